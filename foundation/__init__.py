@@ -1,0 +1,1 @@
+"""What every room stands on: one error type, clean text, durable files, and the home folder."""

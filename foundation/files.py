@@ -1,0 +1,61 @@
+"""Writing that survives a crash: a file is there whole, or it is not there."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from .errors import TunewrightError, explain_os_error
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Put `content` at `path` in one step: written beside it, flushed to the disk, renamed into place.
+
+    Raises TunewrightError when the folder, the permissions or the disk do not allow it; what was at `path` stays.
+    """
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+    except OSError as error:
+        raise explain_os_error(error, path, "Writing") from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable (fsync of the directory)."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_text(path: Path, limit_bytes: int = 64 * 2**20) -> str:
+    """Return the UTF-8 text of `path`; raises TunewrightError with the reason when it cannot be read."""
+    try:
+        size = path.stat().st_size
+        if path.is_dir():
+            raise IsADirectoryError(21, "Is a directory")
+        if size > limit_bytes:
+            raise OSError(27, f"larger than {limit_bytes // 2**20} MiB")
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise explain_os_error(error, path, "Reading") from error
+    except UnicodeDecodeError as error:
+        raise TunewrightError(
+            "Not UTF-8 text",
+            f"{path} holds a byte that is not UTF-8 at position {error.start}.",
+            f"Convert it, for example: iconv -f UTF-16 -t UTF-8 {path}",
+        ) from error
