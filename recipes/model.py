@@ -1,0 +1,381 @@
+"""The recipe: everything that changes the result of a fine-tuning run, in a closed schema.
+
+A recipe is data. Nothing in it can run code, name an output path, set an environment variable or an endpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Union, cast
+
+import rfc8785
+import tomlkit
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from ..foundation.errors import TunewrightError, nearest
+from ..foundation.files import read_text
+from ..foundation.text import clean
+
+LARGEST_RECIPE_BYTES = 256 * 1024
+
+
+def _clean_if_text(value: object) -> object:
+    return clean(value, limit=20_000) if isinstance(value, str) else value
+
+
+def _clean_if_line(value: object) -> object:
+    return clean(value, limit=20_000).replace("\n", " ").replace("\t", " ") if isinstance(value, str) else value
+
+
+def _as_tuple(value: object) -> object:
+    return tuple(cast("list[object]", value)) if isinstance(value, list) else value
+
+
+Text = Annotated[str, BeforeValidator(_clean_if_text)]
+"""Text that was freed of terminal escapes, control and reordering characters when it came in."""
+Line = Annotated[str, BeforeValidator(_clean_if_line)]
+"""Text on one line, freed of the same."""
+Lines = Annotated[tuple[Line, ...], BeforeValidator(_as_tuple)]
+ModuleName = Annotated[str, BeforeValidator(_clean_if_text), Field(pattern=r"^[A-Za-z0-9_.]{1,200}$")]
+ModuleNames = Annotated[tuple[ModuleName, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+
+
+class Section(BaseModel):
+    """One table of a recipe; unknown keys are refused."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+class Base(Section):
+    """The model that the run starts from."""
+
+    model: Line = Field(min_length=1, max_length=500)
+    """A name on the Hugging Face Hub (`owner/name`), a local folder, or `tunewright/starter`, the built-in model."""
+    revision: Line | None = Field(default=None, max_length=100)
+    """The commit of the model on the Hub; a full commit hash makes the recipe reproducible."""
+
+
+class Validation(Section):
+    """Which rows are kept out of training to measure the validation loss."""
+
+    kind: Literal["none", "fraction", "rows"] = "fraction"
+    """How the validation rows are chosen: none, a fraction of the data, or a number of rows."""
+    value: float = Field(default=0.05, ge=0, le=1_000_000_000)
+    """The fraction (0 to 0.5), or the number of rows."""
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Validation:
+        if self.kind == "fraction" and self.value > 0.5:
+            raise ValueError("a validation fraction is at most 0.5")
+        if self.kind == "rows" and self.value != int(self.value):
+            raise ValueError("a number of validation rows is a whole number")
+        return self
+
+
+class Data(Section):
+    """What the model is trained on, and on which of its tokens the loss is taken."""
+
+    source: Line = Field(min_length=1, max_length=1000)
+    """A local JSONL file, or `tunewright/starter-orders`, the built-in data set."""
+    split: Line = Field(default="train", min_length=1, max_length=200)
+    """The split of the data set to train on."""
+    format: Literal["messages"] = "messages"
+    """The shape of a row: `messages` is a list of turns, each with a role and a content."""
+    template: Literal["model"] = "model"
+    """The chat template: `model` is the one that comes with the base model."""
+    loss_on: Literal["assistant", "last", "all"] = "assistant"
+    """The tokens that are learned: the assistant's, those of its last turn, or all."""
+    validation: Validation = Validation()
+    """The rows that are kept out of training."""
+    max_length: int = Field(default=2048, ge=8, le=1_048_576)
+    """The most tokens of one row; longer rows are cut there."""
+    packing: bool = False
+    """Whether several short rows share one sequence, each blind to the others."""
+
+
+class FullMethod(Section):
+    """Every weight of the model is trained."""
+
+    kind: Literal["full"]
+    """`full`: every weight is trained. The most capable and the most expensive in memory."""
+
+
+class LoraMethod(Section):
+    """Small low-rank matrices are trained beside frozen weights (arXiv 2106.09685)."""
+
+    kind: Literal["lora"]
+    """`lora`: low-rank adapters beside frozen 16-bit weights."""
+    rank: int = Field(default=16, ge=1, le=1024)
+    """The inner width r of the adapters; trainable parameters grow in proportion."""
+    alpha: float = Field(default=16, gt=0, le=4096)
+    """The adapters' output is scaled by alpha / r (by alpha / √r with rsLoRA)."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """The share of the adapters' input that is dropped at random while training."""
+    targets: Literal["all-linear", "attention", "qv"] | ModuleNames = "all-linear"
+    """The projections that get an adapter: all linear ones, those of the attention, only query and value, or a list."""
+    dora: bool = False
+    """Weight-decomposed adapters (arXiv 2402.09353): a little better, a quarter slower."""
+    rslora: bool = False
+    """Rank-stabilised scaling (arXiv 2312.03732): for high ranks."""
+
+
+class QloraMethod(LoraMethod):
+    """LoRA beside weights that are frozen in 4 bits (arXiv 2305.14314)."""
+
+    kind: Literal["qlora"]  # pyright: ignore[reportIncompatibleVariableOverride]
+    """`qlora`: low-rank adapters beside frozen 4-bit weights. The least memory, a little slower."""
+    quantisation: Literal["nf4"] = "nf4"
+    """The 4-bit data type of the frozen weights."""
+    double_quantisation: bool = True
+    """Whether the quantisation constants are quantised too; saves 0.37 bits a weight."""
+
+
+Method = Annotated[Union[FullMethod, LoraMethod, QloraMethod], Field(discriminator="kind")]  # noqa: UP007
+
+
+class Warmup(Section):
+    """How the learning rate rises at the start."""
+
+    kind: Literal["ratio", "steps"] = "ratio"
+    """Whether `value` is a share of all steps or a number of steps."""
+    value: float = Field(default=0.03, ge=0, le=10_000_000)
+    """The share of all steps (0 to 1), or the number of steps."""
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Warmup:
+        if self.kind == "ratio" and self.value > 1:
+            raise ValueError("a warm-up ratio is at most 1")
+        if self.kind == "steps" and self.value != int(self.value):
+            raise ValueError("a number of warm-up steps is a whole number")
+        return self
+
+
+class EarlyStopping(Section):
+    """When to stop because the validation loss no longer falls."""
+
+    patience: int = Field(ge=1, le=1000)
+    """How many evaluations without improvement are waited for."""
+    min_delta: float = Field(default=0.0, ge=0)
+    """The least fall of the validation loss that counts as an improvement."""
+
+
+class Training(Section):
+    """The optimisation: objective, learning rate, length, batch, seed."""
+
+    objective: Literal["sft"] = "sft"
+    """`sft`: supervised fine-tuning, the cross-entropy of the next token."""
+    learning_rate: float = Field(gt=0, le=1)
+    """The peak learning rate."""
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    """How the learning rate falls after the warm-up."""
+    warmup: Warmup = Warmup()
+    """How the learning rate rises at the start."""
+    epochs: float | None = Field(default=None, gt=0, le=1000)
+    """How often the whole data set is seen; either this or `steps`."""
+    steps: int | None = Field(default=None, ge=1, le=10_000_000)
+    """How many optimizer steps are taken; either this or `epochs`."""
+    global_batch: int = Field(default=16, ge=1, le=65_536)
+    """Rows in one optimizer step, over all GPUs and accumulation."""
+    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
+    """AdamW with 32-bit or with block-wise 8-bit states (bitsandbytes)."""
+    weight_decay: float = Field(default=0.0, ge=0, le=1)
+    """Decoupled weight decay."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Gradients are scaled down to this norm."""
+    seed: int = Field(default=42, ge=0, lt=2**32)
+    """Seeds the adapters, the order of the rows and dropout."""
+    early_stopping: EarlyStopping | None = None
+    """When to stop before the end; left out, the run takes all its steps."""
+
+    @model_validator(mode="after")
+    def _has_one_length(self) -> Training:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("give either epochs or steps")
+        return self
+
+
+class Evaluation(Section):
+    """How the model is judged before and after; it does not change what is trained."""
+
+    source: Line | None = Field(default=None, max_length=1000)
+    """Held-out rows: a local JSONL file, or `tunewright/starter-held-out`. Greedy answers are compared word for word."""
+    rows: int = Field(default=200, ge=1, le=100_000)
+    """The most rows that are judged."""
+    max_new_tokens: int = Field(default=128, ge=1, le=8192)
+    """The most tokens of one answer."""
+
+
+class Card(Section):
+    """What people read about the recipe; it does not change the result."""
+
+    title: Line = Field(default="", max_length=200)
+    """A few words that tell the recipe from others."""
+    summary: Text = Field(default="", max_length=4000)
+    """What the recipe is for, and when to choose another."""
+    tags: Lines = ()
+    """Words that find it."""
+    licence: Line = Field(default="", max_length=200)
+    """The licence of the recipe, as an SPDX identifier."""
+    sources: Lines = ()
+    """Where its figures come from: `owner/repository@commit:path`, or a web address."""
+
+
+class Recipe(Section):
+    """A whole recipe."""
+
+    base: Base
+    """The model that the run starts from."""
+    data: Data
+    """What it is trained on."""
+    method: Method
+    """Which of its weights are trained."""
+    training: Training
+    """How they are trained."""
+    evaluation: Evaluation = Evaluation()
+    """How the result is judged."""
+    card: Card = Card()
+    """What people read."""
+
+    def canonical_json(self) -> bytes:
+        """Return the RFC 8785 canonical JSON of the resolved fields that change the result."""
+        meaning = self.model_dump(mode="json", exclude={"card", "evaluation"}, exclude_none=True)
+        if isinstance(self.method, LoraMethod) and not isinstance(self.method.targets, str):
+            meaning["method"]["targets"] = sorted(set(self.method.targets))
+        if self.data.validation.kind == "none":
+            del meaning["data"]["validation"]["value"]
+        return rfc8785.dumps(meaning)
+
+    def hash(self) -> str:
+        """Return the recipe's identity: the SHA-256 of its canonical JSON, in hexadecimal."""
+        return hashlib.sha256(self.canonical_json()).hexdigest()
+
+    def to_toml(self) -> str:
+        """Return the recipe as TOML, every field resolved."""
+        return tomlkit.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def parse_recipe(text: str, origin: str) -> Recipe:
+    """Return the recipe in the TOML `text`; `origin` names the text in errors.
+
+    Raises TunewrightError that lists every problem with its line, and the nearest known key for an unknown one.
+    """
+    if len(text.encode("utf-8", "replace")) > LARGEST_RECIPE_BYTES:
+        raise TunewrightError(
+            "Recipe too large", f"{origin} is larger than 256 KiB.", "A recipe is a few lines of TOML."
+        )
+    try:
+        tables = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # a TOMLDecodeError, or a number that Python refuses
+        raise TunewrightError(
+            "Recipe is not TOML",
+            f"{origin}: {clean(str(error), 300)}.",
+            "Mend that line; https://toml.io shows the form.",
+        ) from error
+    return validate_recipe(tables, origin, text)
+
+
+def validate_recipe(tables: dict[str, Any], origin: str, text: str = "") -> Recipe:
+    """Return the recipe in `tables`, which came from the TOML `text` if there is one; raises TunewrightError."""
+    try:
+        # Strictly: a number in quotation marks, or `true` for 1, is a mistake rather than a way of writing.
+        return Recipe.model_validate(tables, strict=True)
+    except ValidationError as error:
+        problems = "\n".join(_problems(error, text))
+        raise TunewrightError(
+            "Recipe not valid", f"{origin}:\n{problems}", "`tunewright recipes show starter-lora` prints a valid one."
+        ) from error
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Return the recipe in the TOML file at `path`; raises TunewrightError."""
+    return parse_recipe(read_text(path), origin=str(path))
+
+
+def _problems(error: ValidationError, text: str) -> Iterator[str]:
+    """Yield one line for each thing that is wrong, in the order of the recipe."""
+    targets_told = False
+    for problem in error.errors(include_url=False):
+        names, kind = _split_location([str(part) for part in problem["loc"]])
+        if names[:2] == ["method", "targets"]:
+            if targets_told:
+                continue  # pydantic tells why each form of the targets does not match
+            targets_told, names = True, names[:2]
+        fault = _fault(problem["type"], clean(problem["msg"], 300), names, kind, cast("object", problem["input"]))
+        where = ".".join(clean(name, 100) for name in names)
+        line = _line_of(text, names)
+        yield f"  line {line}: {where} {fault}" if line else f"  {where} {fault}"
+
+
+def _fault(type_: str, message: str, names: list[str], kind: str | None, value: object) -> str:
+    """Say what is wrong with the key `names`; `kind` is the recipe's method where the key is one of a method."""
+    match type_:
+        case "extra_forbidden" if kind is not None and names[-1] in QloraMethod.model_fields:
+            return f'is not a key of the method "{kind}"'
+        case "extra_forbidden":
+            suggestion = nearest(names[-1], _known_keys(names[:-1]))
+            return "is not a known key" + (f"; did you mean {suggestion}?" if suggestion else "")
+        case "missing":
+            return "is missing"
+        case "model_type" | "model_attributes_type":
+            return "should be a table"
+        case "union_tag_not_found":
+            return "has no kind; it is full, lora or qlora"
+        case "union_tag_invalid":
+            written = cast("dict[str, object]", value)["kind"]
+            suggestion = nearest(str(written), _METHODS)
+            return "has an unknown kind; it is full, lora or qlora" + (
+                f" (did you mean {suggestion}?)" if suggestion else ""
+            )
+        case "value_error":
+            return f"is not valid: {message.removeprefix('Value error, ')}"
+        case _ if names == ["method", "targets"]:
+            return 'should be "all-linear", "attention", "qv", or a list of the names of projections'
+        case _:
+            return (
+                f"{message[0].lower()}{message[1:]}".removeprefix("input ")
+                .removeprefix("string ")
+                .replace("a valid tuple", "a list")
+            )
+
+
+_METHODS = ("full", "lora", "qlora")
+
+
+def _split_location(parts: list[str]) -> tuple[list[str], str | None]:
+    """Return the keys in a location of pydantic's, and the method that it names as the branch of a union."""
+    if len(parts) > 2 and parts[0] == "method" and parts[1] in _METHODS:
+        return ["method", *parts[2:]], parts[1]
+    return parts, None
+
+
+def _known_keys(path: list[str]) -> list[str]:
+    """Return the keys of the table at `path`; for `method`, those of every method."""
+    section: Any = Recipe
+    for name in path:
+        if name == "method":
+            return list(QloraMethod.model_fields)
+        annotation = section.model_fields[name].annotation
+        # An optional table is a union of the table and None.
+        section = annotation if hasattr(annotation, "model_fields") else annotation.__args__[0]
+    return list(section.model_fields)
+
+
+def _line_of(text: str, names: list[str]) -> int | None:
+    """Return the line on which the key `names` stands in the TOML `text`, or None when it cannot be told."""
+    table = ""
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := re.match(r"\s*\[+\s*([\w.\-\"]+)\s*\]+", line):
+            table = header[1].replace('"', "")
+            if names == table.split("."):
+                return number
+        elif key := re.match(r"\s*([\w.\-\"]+)\s*=", line):
+            path = [*table.split("."), *key[1].replace('"', "").split(".")] if table else key[1].split(".")
+            if path == names or (len(path) < len(names) and path == names[: len(path)] and len(path) > 1):
+                return number
+    return None
