@@ -1,0 +1,1 @@
+"""The engine: finds the machine, predicts, plans, trains and judges."""

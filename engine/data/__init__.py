@@ -1,0 +1,1 @@
+"""Data: what a file holds, and exactly which tokens of it are trained."""

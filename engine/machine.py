@@ -1,0 +1,196 @@
+"""The machine: its GPUs and who uses them, its processor, memory and disk."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import shutil
+from collections.abc import Generator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ..foundation.text import one_line
+
+GIB = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class GpuProcess:
+    """A process that holds memory of a GPU."""
+
+    pid: int
+    user: str
+    name: str
+    memory_gib: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class GpuDevice:
+    """One NVIDIA GPU as NVML reports it at this moment; None marks what the driver does not tell."""
+
+    index: int
+    name: str
+    memory_total_gib: float
+    memory_free_gib: float
+    compute_capability: tuple[int, int]
+    utilisation_percent: float | None
+    temperature_celsius: float | None
+    power_watts: float | None
+    power_limit_watts: float | None
+    processes: tuple[GpuProcess, ...] = ()
+
+    @property
+    def supports_bf16(self) -> bool:
+        """Whether bfloat16 is native: compute capability 8.0 (Ampere) or newer."""
+        return self.compute_capability >= (8, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What a run can use."""
+
+    system: str
+    cpu: str
+    cores: int
+    """Cores that this process may run on."""
+    memory_total_gib: float
+    memory_free_gib: float
+    disk_free_gib: float
+    """Free space where the runs are kept."""
+    gpus: tuple[GpuDevice, ...]
+    driver: str | None
+    """The NVIDIA driver's version, None without one."""
+    accelerator_note: str
+    """One sentence on what was looked for and found: NVIDIA, AMD, Apple or none."""
+
+    @property
+    def short_name(self) -> str:
+        """The GPUs, or else the processor, in a few words."""
+        if not self.gpus:
+            return f"{self.cpu}, {self.cores} cores, no GPU"
+        name = next(iter(self.gpus)).name
+        return name if len(self.gpus) == 1 else f"{len(self.gpus)}× {name}"
+
+
+def inspect_machine(runs: Path) -> Machine:
+    """Return the machine as it is now; `runs` says which disk matters."""
+    import psutil
+
+    memory = psutil.virtual_memory()
+    gpus, driver, note = _find_gpus()
+    folder = runs
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return Machine(
+        system=f"{platform.system()} {platform.release()}",
+        cpu=_cpu_name(),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        memory_total_gib=memory.total / GIB,
+        memory_free_gib=memory.available / GIB,
+        disk_free_gib=shutil.disk_usage(folder).free / GIB,
+        gpus=gpus,
+        driver=driver,
+        accelerator_note=note,
+    )
+
+
+@contextlib.contextmanager
+def _nvml() -> Generator[Any]:
+    """Yield the NVML binding, started; yields None where there is no NVIDIA driver."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        yield None
+        return
+    try:
+        yield pynvml
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _find_gpus() -> tuple[tuple[GpuDevice, ...], str | None, str]:
+    with _nvml() as nvml:
+        if nvml is None:
+            return (), None, _other_accelerator()
+        driver = _text(nvml.nvmlSystemGetDriverVersion())
+        gpus = tuple(_describe(nvml, index) for index in range(nvml.nvmlDeviceGetCount()))
+        if not gpus:
+            return (), driver, "An NVIDIA driver is loaded, but it sees no GPU."
+        return gpus, driver, f"{len(gpus)} NVIDIA GPU{'s' if len(gpus) > 1 else ''}, driver {driver}."
+
+
+def _describe(nvml: Any, index: int) -> GpuDevice:
+    handle = nvml.nvmlDeviceGetHandleByIndex(index)
+    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+
+    def ask(function: str, *arguments: Any) -> Any:
+        """Return what NVML answers, None where this card or driver does not tell."""
+        try:
+            return getattr(nvml, function)(handle, *arguments)
+        except nvml.NVMLError:
+            return None
+
+    utilisation = ask("nvmlDeviceGetUtilizationRates")
+    power, limit = ask("nvmlDeviceGetPowerUsage"), ask("nvmlDeviceGetEnforcedPowerLimit")
+    return GpuDevice(
+        index=index,
+        name=_text(nvml.nvmlDeviceGetName(handle)),
+        memory_total_gib=memory.total / GIB,
+        memory_free_gib=memory.free / GIB,
+        compute_capability=_pair(ask("nvmlDeviceGetCudaComputeCapability")),
+        utilisation_percent=None if utilisation is None else float(utilisation.gpu),
+        temperature_celsius=ask("nvmlDeviceGetTemperature", nvml.NVML_TEMPERATURE_GPU),
+        power_watts=None if power is None else power / 1000,
+        power_limit_watts=None if limit is None else limit / 1000,
+        processes=tuple(map(_process, ask("nvmlDeviceGetComputeRunningProcesses") or ())),
+    )
+
+
+def _pair(capability: Any) -> tuple[int, int]:
+    return (int(capability[0]), int(capability[1])) if capability else (0, 0)
+
+
+def _process(entry: Any) -> GpuProcess:
+    import psutil
+
+    user, name = "?", "?"
+    with contextlib.suppress(psutil.Error):  # it may have ended, or live in another container
+        process = psutil.Process(entry.pid)
+        name = one_line(process.name(), 40)
+        user = one_line(process.username(), 40)
+    memory = entry.usedGpuMemory
+    return GpuProcess(entry.pid, user, name, None if memory is None else memory / GIB)
+
+
+def sample_gpus() -> tuple[GpuDevice, ...]:
+    """Return the GPUs as they are now, without looking at anything else."""
+    return _find_gpus()[0]
+
+
+def _text(value: str | bytes) -> str:
+    return one_line(value.decode("utf-8", "replace") if isinstance(value, bytes) else value, 80)
+
+
+@cache
+def _cpu_name() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return one_line(line.partition(":")[2], 80)
+    return platform.processor() or platform.machine()
+
+
+def _other_accelerator() -> str:
+    """Say honestly what stands where an NVIDIA GPU would."""
+    if platform.system() == "Darwin" and platform.machine() == "arm64":
+        return "An Apple GPU: Tunewright trains on the processor here; it does not use Metal yet."
+    if Path("/dev/kfd").exists():
+        return "An AMD GPU (ROCm): Tunewright does not use it yet and trains on the processor."
+    if Path("/proc/driver/nvidia").exists() or shutil.which("nvidia-smi"):
+        return "An NVIDIA driver is installed, but NVML does not answer; `nvidia-smi` may say why."
+    return "No GPU was found: training runs on the processor, which suits small models only."
