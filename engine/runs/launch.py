@@ -1,0 +1,133 @@
+"""Starting, stopping and resuming runs, from whichever terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from ...foundation.errors import TunewrightError
+from ...recipes.model import Recipe
+from ..plan import Plan
+from .checkpoint import newest_good
+from .directory import RunDirectory, create_run, is_live, standing
+
+START_SECONDS = 20.0
+"""How long a supervisor may take to say that it is there."""
+
+
+def launch(recipe: Recipe, plan: Plan, name: str) -> RunDirectory:
+    """Make a new run called after `name` and start its supervisor; raises TunewrightError."""
+    run = create_run(recipe, plan, name)
+    start(run)
+    return run
+
+
+def start(run: RunDirectory) -> None:
+    """Start a supervisor for `run`, free of this terminal; raises TunewrightError when it does not come up."""
+    before = run.processes()
+    command = [sys.executable, "-m", "tunewright.engine.runs.supervise", str(run.path)]
+    prefix, detached_by = _detaching(run)
+    with run.console_file.open("ab") as console:
+        child = subprocess.Popen(
+            [*prefix, *command, detached_by],
+            stdin=subprocess.DEVNULL,
+            stdout=console,
+            stderr=console,
+            start_new_session=True,
+            close_fds=True,
+        )
+    deadline = time.monotonic() + START_SECONDS
+    while run.processes() == before:
+        if child.poll() not in (None, 0) or time.monotonic() > deadline:
+            raise TunewrightError(
+                "The run did not start",
+                f"Its supervisor did not come up:\n{run.console_tail(8)}",
+                f"{run.console_file} holds all it printed.",
+            )
+        time.sleep(0.02)
+
+
+def stop(run: RunDirectory) -> None:
+    """Ask `run` to save at its next step and stop; raises TunewrightError when nobody is working on it."""
+    processes = run.processes()
+    if not is_live(run) or processes is None:
+        raise TunewrightError(
+            "Run not running", f"{run.id} is {standing(run)}.", f"`tunewright attach {run.id}` shows how it ended."
+        )
+    with contextlib.suppress(ProcessLookupError):  # it ended this moment
+        os.kill(processes.supervisor.pid, signal.SIGTERM)
+
+
+def resume(run: RunDirectory) -> int:
+    """Go on with `run` from its newest good checkpoint, and return that step (0: from the start); raises TunewrightError."""
+    now = standing(run)
+    if now in ("damaged", "elsewhere"):
+        raise TunewrightError(
+            "Run cannot be resumed here",
+            f"{run.id} is {now}.",
+            "Its recipe may be started anew: `tunewright train RECIPE`."
+            if now == "damaged"
+            else "Resume it on the machine that started it.",
+        )
+    if is_live(run):
+        raise TunewrightError("Run is running", f"{run.id} is {now}.", f"`tunewright attach {run.id}` follows it.")
+    if now == "finished":
+        raise TunewrightError(
+            "Run is finished", f"{run.id} has taken all its steps.", "Start a new one from its recipe."
+        )
+    checkpoint, _ = newest_good(run.checkpoints)
+    if run.result_file.exists():
+        run.result_file.rename(run.path / f"result-{time.strftime('%Y%m%d-%H%M%S')}.json")
+    start(run)
+    return checkpoint.step if checkpoint else 0
+
+
+def _detaching(run: RunDirectory) -> tuple[list[str], str]:
+    """Return the command that sets a supervisor free of this login, and how, in words.
+
+    A new session survives a closed terminal. Where systemd ends all of a user's processes at logout, only a unit
+    of the user's own manager survives that.
+    """
+    if not _logout_kills():
+        return [], "a new session; it survives closing the terminal and logging out"
+    manager = Path(os.environ.get("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}")) / "systemd" / "private"
+    if not (shutil.which("systemd-run") and manager.exists()):
+        return [], "a new session; this machine ends a user's processes at logout, so stay logged in"
+    unit = f"tunewright-{run.id}"
+    settings = [f"--setenv={name}={os.environ[name]}" for name in _PASSED_ON if name in os.environ]
+    output = f"append:{run.console_file}"
+    prefix = ["systemd-run", "--user", "--collect", "--quiet", f"--unit={unit}", *settings]
+    prefix += [f"--property=StandardOutput={output}", f"--property=StandardError={output}", "--"]
+    lingering = Path("/var/lib/systemd/linger", os.environ.get("USER", "")).is_file()
+    survival = (
+        "it survives logging out" if lingering else "run `loginctl enable-linger` so that it survives logging out"
+    )
+    return prefix, f"systemd-run --user; {survival}"
+
+
+_PASSED_ON = (
+    "PATH", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_HOME", "TUNEWRIGHT_HOME",
+    "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE",
+)  # fmt: skip
+
+
+def _logout_kills() -> bool:
+    """Tell whether systemd-logind ends a user's processes at logout (KillUserProcesses)."""
+    busctl = shutil.which("busctl")
+    if busctl is None or not Path("/run/systemd/system").exists():
+        return False
+    try:
+        answer = subprocess.run(
+            [busctl, "get-property", "org.freedesktop.login1", "/org/freedesktop/login1",
+             "org.freedesktop.login1.Manager", "KillUserProcesses"],
+            capture_output=True, text=True, timeout=2, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return answer.stdout.strip() == "b true"
