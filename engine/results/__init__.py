@@ -1,0 +1,1 @@
+"""Results: judging, chatting with and exporting what was trained."""

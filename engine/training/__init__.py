@@ -1,0 +1,1 @@
+"""Training: the child process; only this room and `results` import torch."""

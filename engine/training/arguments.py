@@ -1,0 +1,76 @@
+"""Every field that the trainer uses, written out: libraries differ in their defaults, and Unsloth rewrites them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from ...recipes.model import Recipe
+from ..plan import Plan
+
+SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
+OPTIMIZERS = {"adamw": "adamw_torch", "adamw_8bit": "adamw_8bit"}
+
+
+def warmup_steps(recipe: Recipe, total_steps: int) -> int:
+    """Return the number of steps over which the learning rate rises."""
+    warmup = recipe.training.warmup
+    return math.ceil(warmup.value * total_steps) if warmup.kind == "ratio" else int(warmup.value)
+
+
+def training_arguments(recipe: Recipe, plan: Plan, micro_batch: int, folder: Path) -> dict[str, Any]:
+    """Return the arguments of trl.SFTConfig for `recipe` under `plan`, saving into `folder`.
+
+    Evaluation and saving are asked for by our own callback, at the plan's cadence.
+    """
+    training, data = recipe.training, recipe.data
+    return {
+        "output_dir": str(folder),
+        # what changes the result
+        "learning_rate": training.learning_rate,
+        "lr_scheduler_type": SCHEDULES[training.schedule],
+        "warmup_steps": warmup_steps(recipe, plan.total_steps),
+        "max_steps": plan.total_steps,
+        "optim": OPTIMIZERS[training.optimizer],
+        "adam_beta1": 0.9,
+        "adam_beta2": 0.999,
+        "adam_epsilon": 1e-8,
+        "weight_decay": training.weight_decay,
+        "max_grad_norm": training.max_grad_norm,
+        "label_smoothing_factor": 0.0,
+        "neftune_noise_alpha": None,
+        "seed": training.seed,
+        "data_seed": training.seed,
+        "train_sampling_strategy": "random",
+        "max_length": data.max_length,
+        "packing": data.packing,
+        "padding_free": plan.batching == "padding-free",
+        "assistant_only_loss": False,  # our own rendering wrote the labels
+        "dataset_kwargs": {"skip_prepare_dataset": False},
+        # what only changes the cost
+        "per_device_train_batch_size": micro_batch,
+        "per_device_eval_batch_size": micro_batch,
+        "gradient_accumulation_steps": plan.micro_batch * plan.accumulation // micro_batch,
+        "gradient_checkpointing": plan.gradient_checkpointing != "off",
+        "bf16": plan.precision == "bf16",
+        "fp16": plan.precision == "fp16",
+        "use_cpu": plan.device == "cpu",
+        "use_liger_kernel": False,
+        "dataloader_num_workers": 0,
+        "dataloader_pin_memory": plan.device == "cuda",
+        "dataloader_drop_last": False,
+        "torch_compile": False,
+        # what is told, and where
+        "logging_strategy": "steps",
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # a loss that is not a number has to be seen
+        "eval_strategy": "no",
+        "prediction_loss_only": True,
+        "save_strategy": "no",
+        "save_total_limit": None,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "push_to_hub": False,
+        "remove_unused_columns": True,
+    }

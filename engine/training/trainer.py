@@ -1,0 +1,242 @@
+"""The trainer: the child process that loads, judges, trains, saves and exports. Read it from `main` downwards.
+
+`python -m tunewright.engine.training.trainer RUN_DIRECTORY --micro-batch N [--checkpoint FOLDER]`
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import importlib
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from ...foundation.errors import TunewrightError, explain_os_error
+from ...recipes.model import LoraMethod, Recipe
+from ..data.formats import Conversation, read_conversations
+from ..data.rendering import Prepared, Renderer, Row, prepare
+from ..plan import Plan
+from ..runs import outcome
+from ..runs.checkpoint import sweep
+from ..runs.directory import RunDirectory
+from ..runs.events import Eval, EventLog, Measured, Notice, Phase, Sample
+from ..sources import find_data, find_model
+
+SAMPLED_PROMPTS = 3
+
+
+def main(arguments: list[str]) -> int:
+    """Train the run in the first argument and return how it ended (see `outcome`)."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--micro-batch", type=int, required=True)
+    parser.add_argument("--checkpoint", type=Path)
+    options = parser.parse_args(arguments)
+    end_with_parent()
+    run = RunDirectory(options.run)
+    log = EventLog(run.events_file)
+    try:
+        return train(run, log, options.micro_batch, options.checkpoint)
+    except TunewrightError as error:
+        return refuse(log, error)
+    except OSError as error:
+        return refuse(log, explain_os_error(error, Path(error.filename or run.path), "Writing"))
+    except Exception as error:
+        if ran_out_of_memory(error):
+            return outcome.OUT_OF_MEMORY
+        raise
+
+
+def train(run: RunDirectory, log: EventLog, micro_batch: int, checkpoint: Path | None) -> int:
+    """Take the run from where it stands to its end."""
+    started = time.perf_counter()
+    recipe, plan = run.recipe(), run.plan()
+    folder = find_model(recipe.base.model, recipe.base.revision)
+
+    log.append(Phase(name="tokenising", detail=recipe.data.source))
+    renderer = Renderer(folder)
+    prepared = prepare(recipe, folder)
+    judged = held_out(recipe, prepared)
+
+    log.append(Phase(name="loading", detail=f"{recipe.base.model} with {plan.backend}"))
+    backend = importlib.import_module(f".{plan.backend}", __package__)  # Unsloth has to come before trl
+    from transformers import AutoTokenizer, set_seed
+
+    from .telemetry import FixedPrompt, Telemetry, device_samples, peak_memory_gib
+
+    set_seed(recipe.training.seed)  # trl does not seed the adapters
+    model = backend.load_model(recipe, plan, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+    from ..results.evaluate import answer, judge
+
+    def generate(prompts: list[str]) -> list[str]:
+        return answer(model, tokenizer, prompts, recipe.evaluation.max_new_tokens, renderer.end_tokens)
+
+    with device_samples(log, plan.device):
+        if recipe.evaluation.source and checkpoint is None:
+            log.append(Phase(name="judging before", total=len(judged)))
+            share, seconds, samples = judge(generate, renderer, judged)
+            log.append(Eval(step=0, exact_match=share, rows=len(judged), seconds=seconds))
+            _append_samples(log, 0, samples)
+
+        prompts = [
+            FixedPrompt(shown=each[-2].content, text=renderer.prompt(each[:-1]), reference=each[-1].content)
+            for each in judged[:SAMPLED_PROMPTS]
+        ]
+        telemetry = Telemetry(run, log, plan, prompts, generate)
+        telemetry.listen_for_stop()
+        trainer = build_trainer(run, recipe, plan, micro_batch, model, tokenizer, prepared, telemetry)
+        log.append(Phase(name="training"))
+        began = time.perf_counter()
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        telemetry.training_seconds = time.perf_counter() - began
+        if telemetry.stop_asked and trainer.state.global_step < trainer.state.max_steps:
+            return outcome.STOPPED
+
+        log.append(Phase(name="saving"))
+        save_tuned(run, recipe, model, tokenizer)
+        if recipe.evaluation.source:
+            log.append(Phase(name="judging after", total=len(judged)))
+            share, seconds, samples = judge(generate, renderer, judged)
+            log.append(Eval(step=plan.total_steps, exact_match=share, rows=len(judged), seconds=seconds))
+            _append_samples(log, plan.total_steps, samples)
+        if plan.merge and isinstance(recipe.method, LoraMethod):
+            from ..results.export import merge
+
+            log.append(Phase(name="exporting", detail="merged model"))
+            merge(run, recipe, plan, folder)
+    trainable = sum(each.numel() for each in model.parameters() if each.requires_grad)
+    log.append(
+        Measured(
+            values={
+                "trainable_parameters": trainable,
+                "peak_gib": telemetry.peak_gib or peak_memory_gib(plan.device),
+                "training_seconds": telemetry.training_seconds,
+                "total_seconds": time.perf_counter() - started,
+                "tokens_per_second": telemetry.tokens / telemetry.training_seconds,
+            }
+        )
+    )
+    log.append(Phase(name="done"))
+    return outcome.FINISHED
+
+
+def build_trainer(
+    run: RunDirectory,
+    recipe: Recipe,
+    plan: Plan,
+    micro_batch: int,
+    model: Any,
+    tokenizer: Any,
+    prepared: Prepared,
+    telemetry: Any,
+) -> Any:
+    """Return TRL's trainer over the rows that our own rendering made."""
+    import torch
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    from .arguments import training_arguments
+
+    class Trainer(SFTTrainer):  # pyright: ignore[reportUntypedBaseClass]
+        """TRL's trainer, which also counts useful tokens and keeps evaluation away from the random state."""
+
+        counted = 0
+
+        def compute_loss(self, model: Any, inputs: dict[str, Any], *arguments: Any, **options: Any) -> Any:
+            if model.training:
+                mask = inputs.get("attention_mask")
+                self.counted += int(mask.sum()) if mask is not None else inputs["input_ids"].numel()
+            return super().compute_loss(model, inputs, *arguments, **options)
+
+        def evaluate(self, *arguments: Any, **options: Any) -> Any:
+            telemetry.log.append(Phase(name="evaluating"))
+            with torch.random.fork_rng():
+                metrics = super().evaluate(*arguments, **options)
+            telemetry.log.append(Phase(name="training"))
+            return metrics
+
+        def take_tokens(self) -> int:
+            """Return the useful tokens since the last call."""
+            taken, self.counted = self.counted, 0
+            return taken
+
+    def dataset(rows: tuple[Row, ...]) -> Any:
+        return Dataset.from_dict({"input_ids": [r.input_ids for r in rows], "labels": [r.labels for r in rows]})
+
+    sweep(run.checkpoints)
+    writing = run.checkpoints / f".writing-{os.getpid()}"
+    trainer = Trainer(
+        model=model,
+        args=SFTConfig(**training_arguments(recipe, plan, micro_batch, writing)),
+        train_dataset=dataset(prepared.training),
+        eval_dataset=dataset(prepared.validation) if prepared.validation else None,
+        processing_class=tokenizer,
+        callbacks=[telemetry],
+    )
+    telemetry.trainer = trainer
+    if isinstance(recipe.method, LoraMethod):
+        # TRL casts the adapters of a quantised model to bf16, and a resume would load them as float32.
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+    return trainer
+
+
+def save_tuned(run: RunDirectory, recipe: Recipe, model: Any, tokenizer: Any) -> None:
+    """Write the adapter, or the whole model after full fine-tuning, in one step."""
+    place = run.adapter if isinstance(recipe.method, LoraMethod) else run.model
+    aside = place.with_name(f".writing-{place.name}")
+    model.save_pretrained(aside, safe_serialization=True)
+    tokenizer.save_pretrained(aside)
+    with contextlib.suppress(FileNotFoundError):
+        import shutil
+
+        shutil.rmtree(place)
+    aside.rename(place)
+
+
+def held_out(recipe: Recipe, prepared: Prepared) -> tuple[Conversation, ...]:
+    """Return the conversations on whose last answer the model is judged, or from which it is sampled."""
+    if recipe.evaluation.source is None:
+        found = prepared.kept_out
+    else:
+        found = read_conversations(find_data(recipe.evaluation.source), limit=recipe.evaluation.rows).require_whole()
+    return tuple(each for each in found if len(each) > 1 and each[-1].role == "assistant")
+
+
+def _append_samples(log: EventLog, step: int, answers: list[tuple[Conversation, str]]) -> None:
+    for conversation, completion in answers[:SAMPLED_PROMPTS]:
+        prompt, reference = conversation[-2].content, conversation[-1].content
+        log.append(Sample(step=step, prompt=prompt, completion=completion, reference=reference))
+
+
+def refuse(log: EventLog, error: TunewrightError) -> int:
+    """Tell an expected failure; nothing more can be told when the disk is full."""
+    with contextlib.suppress(OSError):
+        log.append(Notice(level="error", title=error.title, message=error.message, remedy=error.remedy))
+    print(error, file=sys.stderr)
+    return outcome.REFUSED
+
+
+def ran_out_of_memory(error: Exception) -> bool:
+    """Tell whether `error` means that the GPU, or the machine, has no more memory to give."""
+    import torch
+
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+
+
+def end_with_parent() -> None:
+    """Have the kernel send TERM when the supervisor dies, so that no trainer is left alone (prctl PR_SET_PDEATHSIG)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
