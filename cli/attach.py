@@ -1,0 +1,100 @@
+"""`tunewright attach RUN`: follow a run, or read one that has ended."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TextIO
+
+from ..engine.runs.directory import RunDirectory, find_run, is_live
+from ..engine.runs.events import (
+    Checkpoint,
+    Eval,
+    Event,
+    Measured,
+    Notice,
+    Phase,
+    Sample,
+    Status,
+    Step,
+    as_dict,
+    follow,
+)
+from ..engine.runs.history import History
+from ..foundation.text import one_line
+from .parser import add_json, print_json
+from .table import gib_text, percent_text, seconds_text
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="RUN", help="the run's id, a part of it, or `last`")
+    parser.add_argument("--plain", action="store_true", help="print lines instead of opening the monitor")
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    found = find_run(arguments.name)
+    if arguments.json:
+        for event in follow(found.events_file, ended=lambda: not is_live(found)):
+            print_json(as_dict(event))
+    elif arguments.plain or not sys.stdout.isatty():
+        follow_in_lines(found)
+    else:
+        from ..tui.app import open_app
+
+        return open_app(run=found)
+    return exit_status(found)
+
+
+def exit_status(run: RunDirectory) -> int:
+    """Return 1 for a run that has failed, else 0."""
+    result = run.result()
+    return 1 if result is not None and result["state"] == "failed" else 0
+
+
+def follow_in_lines(run: RunDirectory, stream: TextIO | None = None) -> History:
+    """Print the run's events as plain lines until it ends, and return what they add up to."""
+    history = History()
+    for event in follow(run.events_file, ended=lambda: not is_live(run)):
+        history.add([event])
+        line = describe(event, history)
+        if line:
+            print(line, file=stream, flush=True)
+    return history
+
+
+def describe(event: Event, history: History) -> str | None:
+    """Return one line for `event`, None for what would only make noise."""
+    match event:
+        case Phase(name=name, detail=detail) if name not in ("training", "evaluating"):
+            return f"· {name}{f': {one_line(detail, 80)}' if detail else ''}"
+        case Step() if _is_told(event):
+            left = history.seconds_left()
+            return (
+                f"  step {event.step}/{event.total_steps}  loss {event.loss:.4f}  lr {event.learning_rate:.2e}  "
+                f"grad {event.grad_norm:.2f}  {history.tokens_per_second() or 0:,.0f} tokens/s  {gib_text(event.peak_gib)}"
+                + (f"  {seconds_text(left)} left" if left else "")
+            )
+        case Eval():
+            parts = [f"loss {event.loss:.4f}"] if event.loss is not None else []
+            parts += [f"exact match {percent_text(event.exact_match)}"] if event.exact_match is not None else []
+            return f"  on {event.rows} held-out rows after step {event.step}: {', '.join(parts)}"
+        case Sample():
+            return f"    {one_line(event.prompt, 70)}\n      → {one_line(event.completion, 100)}"
+        case Checkpoint():
+            return f"  saved {event.name} ({event.size_bytes / 2**20:.1f} MiB in {seconds_text(event.seconds)})"
+        case Notice():
+            remedy = f"\n  {event.remedy}" if event.remedy else ""
+            return f"! {event.title}: {event.message}{remedy}"
+        case Status(state=state, reason=reason):
+            return f"· {state}{f': {one_line(reason, 100)}' if reason else ''}"
+        case Measured():
+            return None
+        case _:
+            return None
+
+
+def _is_told(step: Step) -> bool:
+    """Tell whether `step` is one of the about twenty that are worth a line."""
+    every = max(1, step.total_steps // 20)
+    return step.step == 1 or step.step == step.total_steps or step.step % every == 0

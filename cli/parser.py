@@ -1,0 +1,130 @@
+"""The command line: one table of nouns, each loaded only when it is called."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from .. import __version__
+from ..foundation.errors import EXIT_CODE, TunewrightError, nearest
+
+
+@dataclass(frozen=True, slots=True)
+class Noun:
+    """One command: the module that defines it, and the line that `--help` shows.
+
+    The module has `configure(parser)`, which adds arguments, and `run(arguments) -> int`.
+    """
+
+    module: str
+    summary: str
+
+
+NOUNS: dict[str, Noun] = {
+    "demo": Noun("demo", "tune the built-in model on this machine and show before and after"),
+    "doctor": Noun("doctor", "show the machine, what is installed, what is missing, and the command that fixes it"),
+    "advise": Noun("advise", "recommend prompting, LoRA, QLoRA or full fine-tuning, with reasons"),
+    "estimate": Noun("estimate", "predict the memory and speed of one configuration"),
+    "plan": Noun("plan", "show the fastest plan that fits this machine for a recipe and its data"),
+    "train": Noun("train", "start a run from a recipe; it goes on when you log out"),
+    "runs": Noun("runs", "list the runs and their states"),
+    "attach": Noun("attach", "follow a run that is going on, or read one that has ended"),
+    "stop": Noun("stop", "ask a run to save at its next step and stop"),
+    "resume": Noun("resume", "go on from a run's last checkpoint"),
+    "chat": Noun("chat", "talk to the base and the tuned model side by side"),
+    "export": Noun("export", "write a run's merged model"),
+    "recipes": Noun("recipes", "list and show the recipes in the registry"),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors have the same three parts as all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise TunewrightError("Command not understood", f"{message}.", f"`{self.prog} --help` shows the form.")
+
+
+def build_parser(noun: str | None = None) -> Parser:
+    """Return the whole parser; only the arguments of `noun` are loaded (of every noun for None)."""
+    parser = Parser(
+        prog="tunewright",
+        description="A terminal wizard for fine-tuning language models. Without a command it opens the interface.",
+        epilog="Every command takes --json. TUNEWRIGHT_HOME moves the folder of the registry and the runs.",
+        formatter_class=_formatter,
+    )
+    parser.add_argument("--version", action="version", version=f"tunewright {__version__}")
+    parser.add_argument("--traceback", action="store_true", help="on an error, show where in the program it arose")
+    commands = parser.add_subparsers(dest="noun", metavar="COMMAND", title="commands", parser_class=Parser)
+    for name, entry in NOUNS.items():
+        command = commands.add_parser(
+            name, help=entry.summary, description=_sentence(entry.summary), formatter_class=_formatter
+        )
+        if noun is None or noun == name:
+            module = importlib.import_module(f".{entry.module}", __package__)
+            module.configure(command)
+            command.set_defaults(run=module.run)
+    return parser
+
+
+def run(arguments: list[str]) -> int:
+    """Run `arguments` and return the exit status: 0, 1 for a run that failed, 2 for an error, 130 for Ctrl-C."""
+    asks_json = "--json" in arguments
+    try:
+        name = next((word for word in arguments if not word.startswith("-")), "")
+        if name and name not in NOUNS:
+            suggestion = nearest(name, NOUNS)
+            hint = f"Did you mean `tunewright {suggestion}`?" if suggestion else "`tunewright --help` lists them."
+            raise TunewrightError("Unknown command", f"There is no command {name!r}.", hint)
+        parsed = build_parser(name).parse_args(arguments)
+        action: Callable[[argparse.Namespace], int] = getattr(parsed, "run", _open_interface)
+        return action(parsed)
+    except TunewrightError as error:
+        if "--traceback" in arguments:
+            import traceback
+
+            traceback.print_exc()
+        report(error, asks_json)
+        return EXIT_CODE
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of a pipe went away, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def report(error: TunewrightError, as_json: bool) -> None:
+    """Print `error`: for people on stderr, or as one JSON object on stdout."""
+    if as_json:
+        print_json({"error": error.to_json()})
+    else:
+        print(f"{error.title}\n  {error.message}\n  {error.remedy}", file=sys.stderr)
+
+
+def print_json(value: Any) -> None:
+    """Print `value` as one line of JSON."""
+    print(json.dumps(value, ensure_ascii=False, default=str), flush=True)
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add the `--json` switch that every command has."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+
+
+def _open_interface(arguments: argparse.Namespace) -> int:
+    from ..tui.app import open_app
+
+    return open_app()
+
+
+def _sentence(summary: str) -> str:
+    return summary[0].upper() + summary[1:] + "."
+
+
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    return argparse.HelpFormatter(prog, max_help_position=28, width=100)

@@ -1,0 +1,74 @@
+"""A recipe as an argument: a name in the registry or a TOML file, with values changed on the command line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any, cast
+
+from ..foundation.errors import TunewrightError
+from ..foundation.text import one_line
+from ..recipes.model import Recipe, read_recipe, validate_recipe
+from ..recipes.registry import open_registry
+
+
+def add_recipe(parser: argparse.ArgumentParser) -> None:
+    """Add the recipe and what may be changed in it."""
+    parser.add_argument("recipe", metavar="RECIPE", help="a name in the registry, or a TOML file")
+    parser.add_argument("--data", metavar="FILE", help="train on this JSONL file instead of the recipe's data")
+    parser.add_argument("--model", metavar="MODEL", help="start from this model instead of the recipe's")
+    parser.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], dest="changes",
+        help="change a value, such as training.epochs=3; may be given several times",
+    )  # fmt: skip
+
+
+def find_recipe(arguments: argparse.Namespace) -> tuple[str, Recipe]:
+    """Return the name and the recipe that `arguments` ask for; raises TunewrightError."""
+    if arguments.recipe.endswith(".toml"):
+        path = Path(arguments.recipe).expanduser()
+        name, recipe = path.stem, read_recipe(path)
+    else:
+        with open_registry() as registry:
+            entry = registry.get(arguments.recipe)
+        name, recipe = entry.name, entry.recipe
+    changes = list(arguments.changes)
+    if arguments.data:
+        # Held-out rows of the recipe's own data say nothing about other data.
+        recipe = recipe.model_copy(update={"evaluation": recipe.evaluation.model_copy(update={"source": None})})
+        changes.append(f"data.source={json.dumps(str(Path(arguments.data).expanduser().absolute()))}")
+    if arguments.model:
+        changes.append(f"base.model={json.dumps(arguments.model)}")
+    return name, change_recipe(recipe, changes)
+
+
+def change_recipe(recipe: Recipe, changes: list[str]) -> Recipe:
+    """Return `recipe` with each `key=value` of `changes` set; raises TunewrightError for a key or value that it refuses.
+
+    A value is read as JSON, or else as text.
+    """
+    values: dict[str, Any] = recipe.model_dump(mode="json", exclude_none=True)
+    for change in changes:
+        key, equals, text = change.partition("=")
+        *path, last = key.strip().split(".")
+        if not equals or not path:
+            raise TunewrightError(
+                "Change not understood", f"{one_line(change, 100)!r} is not KEY=VALUE.", "Such as training.epochs=3."
+            )
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        table = values
+        for name in path:
+            inner: Any = table.setdefault(name, {})
+            if not isinstance(inner, dict):
+                raise TunewrightError("Change not understood", f"{name} holds no other keys.", "See `recipes show`.")
+            table = cast("dict[str, Any]", inner)
+        table[last] = value
+        if (path, last) == (["training"], "steps"):
+            table.pop("epochs", None)
+        elif (path, last) == (["training"], "epochs"):
+            table.pop("steps", None)
+    return validate_recipe(values, origin="the changed recipe")

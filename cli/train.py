@@ -1,0 +1,43 @@
+"""`tunewright train RECIPE`: plan a recipe for this machine and start its run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from ..engine.machine import inspect_machine
+from ..engine.planner import plan_recipe
+from ..engine.runs.launch import launch
+from ..foundation.home import runs_folder
+from .attach import exit_status, follow_in_lines
+from .parser import add_json, print_json
+from .recipe_argument import add_recipe, find_recipe
+from .table import gib_text, seconds_text
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    add_recipe(parser)
+    parser.add_argument("--follow", action="store_true", help="print the run's lines until it ends")
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    name, recipe = find_recipe(arguments)
+    plan = plan_recipe(recipe, inspect_machine(runs_folder()))
+    started = launch(recipe, plan, name)
+    processes = started.processes()
+    if arguments.json:
+        print_json({"run": started.id, "folder": str(started.path), "detached_by": processes and processes.detached_by})
+    else:
+        if prediction := plan.prediction:
+            low, high = prediction.total_seconds_range
+            print(
+                f"{plan.total_steps} steps, about {seconds_text(prediction.total_seconds)} "
+                f"({seconds_text(low)} to {seconds_text(high)}), peak {gib_text(prediction.peak_gib)}"
+            )
+        print(f"{started.id} is running, in {processes.detached_by if processes else 'a process of its own'}.")
+        print(f"Follow it: tunewright attach {started.id}")
+    if arguments.follow:
+        follow_in_lines(started, sys.stderr if arguments.json else None)
+        return exit_status(started)
+    return 0
