@@ -54,6 +54,10 @@ class Prediction:
     disk_gib: float
     cost: float | None = None
     """Money at the user's hourly rate, None without one."""
+    seconds_correction: float = 1.0
+    """By what the times were multiplied because of earlier runs; divide by it to get the formulas' own figure."""
+    peak_correction: float = 1.0
+    """The same for `peak_gib`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -217,7 +217,7 @@ def read_events(path: Path, offset: int = 0, limit_bytes: int = 8 * 2**20) -> tu
     end = block.rfind(b"\n") + 1
     if end == 0 and len(block) == limit_bytes:  # one line longer than a block is no event of ours
         return [], offset + len(block)
-    lines = block[:end].decode("utf-8", "replace").splitlines()
+    lines = block[:end].decode("utf-8", "replace").split("\n")  # not splitlines: text may hold other line ends
     return [event for event in map(decode, lines) if event is not None], offset + end
 
 

@@ -1,0 +1,132 @@
+"""Events survive the file: whole lines only, unknown kinds passed over, torn tails mended."""
+
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tunewright.engine.runs.events import (
+    Checkpoint,
+    Cpu,
+    Eval,
+    Event,
+    EventLog,
+    Gpu,
+    Measured,
+    Notice,
+    Phase,
+    Sample,
+    Status,
+    Step,
+    decode,
+    encode,
+    read_events,
+)
+from tunewright.engine.runs.history import History
+
+ONE_OF_EACH: list[Event] = [
+    Phase(name="loading", detail="a model", done=1, total=2),
+    Step(step=1, total_steps=9, epoch=0.1, loss=2.5, learning_rate=1e-3, grad_norm=0.5, tokens=10, seconds=0.5, peak_gib=1),
+    Eval(step=1, loss=2.0, exact_match=0.5, rows=10, seconds=1),
+    Gpu(index=0, utilisation_percent=50, memory_used_gib=1, memory_total_gib=2, temperature_celsius=None, power_watts=1),
+    Cpu(utilisation_percent=100, memory_gib=1),
+    Sample(step=1, prompt="a\nb\u2028c", completion="{}", reference="✓"),
+    Checkpoint(step=1, name="step-000001", size_bytes=5, seconds=0.1),
+    Notice(level="error", title="T", message="M", remedy="R"),
+    Measured(values={"peak_gib": 1.5}),
+    Status(state="running", reason=""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("event", ONE_OF_EACH, ids=lambda event: event.kind)
+def test_an_event_comes_back_as_it_was(event: Event) -> None:
+    assert decode(encode(event)) == event
+    assert "\n" not in encode(event)
+
+
+@given(st.text(), st.floats())
+def test_any_text_and_number_comes_back(text: str, number: float) -> None:
+    text = text.encode("utf-8", "ignore").decode()
+    event = decode(encode(Notice(level="info", title=text, message="", time=number)))
+    assert isinstance(event, Notice)
+    assert event.title == text
+    assert event.time == number or math.isnan(number)
+
+
+@pytest.mark.parametrize(
+    "line", ["", "{}", "[1]", '{"event":"future"}', '{"event":"step"}', "\x00", "[" * 100_000, "null"]
+)
+def test_a_line_that_is_no_event_is_passed_over(line: str) -> None:
+    assert decode(line) is None
+
+
+def test_a_field_of_a_newer_version_is_passed_over() -> None:
+    assert decode('{"event":"status","state":"running","colour":"blue"}') is not None
+
+
+@pytest.mark.parametrize("block", [7, 64, 10_000])
+def test_reading_in_blocks_finds_every_event_once(tmp_path: Path, block: int) -> None:
+    path = tmp_path / "events.jsonl"
+    log = EventLog(path)
+    for event in ONE_OF_EACH:
+        log.append(event)
+    log.close()
+    found: list[Event] = []
+    offset = 0
+    size = path.stat().st_size
+    while offset < size:
+        events, onward = read_events(path, offset, limit_bytes=max(block, 400))
+        assert onward > offset
+        found += events
+        offset = onward
+    assert found == ONE_OF_EACH
+
+
+def test_every_torn_tail_is_the_end_of_the_file_and_is_read_when_whole(tmp_path: Path) -> None:
+    whole = tmp_path / "whole.jsonl"
+    log = EventLog(whole)
+    for event in ONE_OF_EACH[:3]:
+        log.append(event)
+    log.close()
+    content = whole.read_bytes()
+    torn = tmp_path / "torn.jsonl"
+    for cut in range(len(content) + 1):
+        torn.write_bytes(content[:cut])
+        events, offset = read_events(torn)
+        assert events == ONE_OF_EACH[: content[:cut].count(b"\n")]
+        torn.write_bytes(content)
+        assert events + read_events(torn, offset)[0] == ONE_OF_EACH[:3]
+
+
+def test_a_log_opened_after_a_crash_starts_on_a_line_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(encode(ONE_OF_EACH[0]).encode() + b'\n{"event":"st')
+    log = EventLog(path)
+    log.append(ONE_OF_EACH[-1])
+    log.close()
+    assert read_events(path)[0] == [ONE_OF_EACH[0], ONE_OF_EACH[-1]]
+
+
+def step(number: int, loss: float = 1.0) -> Step:
+    return Step(
+        step=number, total_steps=10, epoch=0, loss=loss, learning_rate=1, grad_norm=1, tokens=100, seconds=0.5, peak_gib=1
+    )  # fmt: skip
+
+
+def test_a_resumed_run_replaces_the_steps_it_takes_again() -> None:
+    history = History()
+    history.add([Status(state="running"), step(1), step(2), Eval(step=2, loss=9.0), step(3)])
+    history.add([step(2, 5.0), Eval(step=2, loss=4.0), step(3)])
+    assert [(each.step, each.loss) for each in history.steps] == [(1, 1.0), (2, 5.0), (3, 1.0)]
+    assert [each.loss for each in history.evals] == [4.0]
+    assert history.step == 3
+    assert history.tokens_per_second() == 200
+    assert history.seconds_left() == 3.5
+
+
+def test_exact_match_before_and_after_are_told_apart() -> None:
+    history = History()
+    history.add([Eval(step=0, exact_match=0.01), step(1), Eval(step=10, loss=1.0), Eval(step=10, exact_match=0.9)])
+    assert (history.exact_match_before, history.exact_match_after) == (0.01, 0.9)
+    assert len(history.evals) == 3

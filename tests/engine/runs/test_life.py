@@ -1,0 +1,204 @@
+"""A run owns itself: stopped, killed or left by its terminal, it goes on as the same run, bit for bit."""
+
+import dataclasses
+import hashlib
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+from tunewright.cli.recipe_argument import change_recipe
+from tunewright.engine.machine import inspect_machine
+from tunewright.engine.planner import plan_recipe
+from tunewright.engine.runs.directory import ProcessIdentity, RunDirectory, find_run, is_live, list_runs, standing
+from tunewright.engine.runs.events import Event, Step, follow
+from tunewright.engine.runs.launch import launch, resume, stop
+from tunewright.engine.runs.supervise import read_history
+from tunewright.foundation.errors import TunewrightError
+from tunewright.recipes.registry import open_registry
+from tunewright.starter import TRAINING_DATA
+
+pytestmark = pytest.mark.slow
+
+STEPS = 12
+METHODS = ("full", "lora", "qlora")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TUNEWRIGHT_HOME", str(tmp_path))
+    return tmp_path
+
+
+def start(method: str, more: list[str] | None = None, after_planning: Callable[[], None] | None = None) -> RunDirectory:
+    """Start a short run with dropout, so that a lost random state would show."""
+    with open_registry() as registry:
+        recipe = registry.get(f"starter-{method}").recipe
+    changes = [f"training.steps={STEPS}", 'data.validation={"kind": "rows", "value": 20}']
+    if method != "full":
+        changes.append("method.dropout=0.1")
+    recipe = change_recipe(recipe, changes + (more or []))
+    recipe = recipe.model_copy(update={"evaluation": recipe.evaluation.model_copy(update={"source": None})})
+    plan = plan_recipe(recipe, inspect_machine(Path("/tmp")))
+    plan = dataclasses.replace(
+        plan, evaluate_every_steps=4, checkpoint_every_steps=4, sample_every_steps=6, threads=1, merge=False
+    )
+    if after_planning:
+        after_planning()
+    return launch(recipe, plan, f"life-{method}")
+
+
+def wait(run: RunDirectory, reached: Callable[[Event], bool]) -> None:
+    """Follow `run` until an event for which `reached` is true."""
+    for event in follow(run.events_file, ended=lambda: not is_live(run), seconds=0.02):
+        if reached(event):
+            return
+    raise AssertionError(f"the run ended first: {run.console_tail(20)}")
+
+
+def wait_for_end(run: RunDirectory) -> None:
+    for _ in follow(run.events_file, ended=lambda: not is_live(run), seconds=0.05):
+        pass
+
+
+def at_step(number: int) -> Callable[[Event], bool]:
+    return lambda event: isinstance(event, Step) and event.step >= number
+
+
+def losses(run: RunDirectory) -> list[tuple[int, str, str, str]]:
+    return [(s.step, repr(s.loss), repr(s.grad_norm), repr(s.learning_rate)) for s in read_history(run).steps]
+
+
+def weights(run: RunDirectory) -> str:
+    (file,) = [*run.adapter.glob("*.safetensors"), *run.model.glob("*.safetensors")]
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+@cache
+def uninterrupted(method: str) -> tuple[list[tuple[int, str, str, str]], str]:
+    """What a run that nobody disturbs gives; trained once a test process."""
+    run = start(method)
+    wait_for_end(run)
+    assert standing(run) == "finished", run.console_tail(20)
+    assert len(read_history(run).evals) == 3
+    return losses(run), weights(run)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.xdist_group("life")
+def test_a_stopped_run_resumes_as_the_same_run(method: str) -> None:
+    run = start(method)
+    wait(run, at_step(5))
+    stop(run)
+    wait_for_end(run)
+    assert standing(run) == "stopped"
+    result = run.result()
+    assert result is not None
+    assert 5 <= result["step"] < STEPS
+    assert resume(run) == result["step"]
+    wait_for_end(run)
+    assert standing(run) == "finished", run.console_tail(20)
+    assert (losses(run), weights(run)) == uninterrupted(method)
+
+
+@pytest.mark.xdist_group("life")
+def test_a_killed_trainer_is_told_and_the_run_resumes_as_the_same_run() -> None:
+    run = start("lora")
+    wait(run, at_step(7))
+    processes = run.processes()
+    assert processes is not None and processes.trainer is not None
+    os.kill(processes.trainer.pid, signal.SIGKILL)
+    wait_for_end(run)
+    assert standing(run) == "failed"
+    result = run.result()
+    assert result is not None
+    assert result["signal"] == "SIGKILL"
+    assert result["error"]["title"] == "The trainer was killed"
+    assert resume(run) == 4
+    wait_for_end(run)
+    assert (losses(run), weights(run)) == uninterrupted("lora")
+
+
+@pytest.mark.xdist_group("life")
+def test_a_killed_supervisor_leaves_no_trainer_behind_and_the_run_resumes() -> None:
+    run = start("lora")
+    wait(run, at_step(2))
+    processes = run.processes()
+    assert processes is not None and processes.trainer is not None
+    os.kill(processes.supervisor.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while processes.trainer.alive and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not processes.trainer.alive
+    assert standing(run) == "lost"
+    assert resume(run) >= 2  # the trainer had saved before it ended
+    wait_for_end(run)
+    assert (losses(run), weights(run)) == uninterrupted("lora")
+
+
+@pytest.mark.parametrize("how", ["terminal closed", "interface killed"])
+@pytest.mark.xdist_group("life")
+def test_a_run_does_not_notice_that_its_terminal_is_gone(how: str, home: Path) -> None:
+    """The command runs in a terminal of its own, as behind SSH; then the line drops, or it gets SIGKILL."""
+    master, slave = pty.openpty()
+    command = [sys.executable, "-m", "tunewright", "train", "starter-lora", "--follow"]
+    changes = [f"training.steps={STEPS}", "evaluation.rows=1"]
+    child = subprocess.Popen(
+        [*command, *(word for change in changes for word in ("--set", change))],
+        stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+        preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0),
+    )  # fmt: skip
+    os.close(slave)
+    os.set_blocking(master, False)
+    deadline = time.monotonic() + 120
+    while not list_runs() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    (run,) = list_runs()
+    wait(run, at_step(3))
+    if how == "interface killed":
+        child.kill()
+    os.close(master)
+    child.wait(timeout=30)
+    assert child.returncode != 0
+    wait_for_end(run)
+    assert standing(run) == "finished", run.console_tail(20)
+    assert read_history(run).step == STEPS
+
+
+@pytest.mark.xdist_group("life")
+def test_a_refusal_is_told_with_its_remedy_and_the_run_fails(tmp_path: Path) -> None:
+    data = tmp_path / "orders.jsonl"
+    data.write_bytes(TRAINING_DATA.read_bytes())
+    run = start("lora", [f'data.source="{data}"'], after_planning=data.unlink)
+    wait_for_end(run)
+    assert standing(run) == "failed"
+    result = run.result()
+    assert result is not None
+    assert result["error"]["title"] == "Data not found"
+    assert [notice.level for notice in read_history(run).notices] == ["error"]
+
+
+def test_a_finished_run_is_not_resumed_and_a_quiet_one_not_stopped(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "runs" / "20260101-000000-x")
+    with pytest.raises(TunewrightError, match="cannot be resumed"):
+        resume(run)
+    with pytest.raises(TunewrightError, match="not running"):
+        stop(run)
+    with pytest.raises(TunewrightError, match="Run not found"):
+        find_run("nothing")
+
+
+def test_a_number_given_to_another_process_is_not_the_same_process() -> None:
+    own = ProcessIdentity.of(os.getpid())
+    assert own is not None and own.alive
+    assert not ProcessIdentity(own.pid, own.started - 1).alive
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    while ProcessIdentity.of(child.pid) is not None:  # it ends as a zombie, for nobody has waited
+        time.sleep(0.01)
+    child.wait()
