@@ -118,15 +118,23 @@ def _find_gpus() -> tuple[tuple[GpuDevice, ...], str | None, str]:
         if nvml is None:
             return (), None, _other_accelerator()
         driver = _text(nvml.nvmlSystemGetDriverVersion())
-        gpus = tuple(_describe(nvml, index) for index in range(nvml.nvmlDeviceGetCount()))
+        listed = nvml.nvmlDeviceGetCount()
+        gpus = tuple(gpu for gpu in (_describe(nvml, index) for index in range(listed)) if gpu is not None)
         if not gpus:
-            return (), driver, "An NVIDIA driver is loaded, but it sees no GPU."
-        return gpus, driver, f"{len(gpus)} NVIDIA GPU{'s' if len(gpus) > 1 else ''}, driver {driver}."
+            found = f"none of its {listed} GPUs answers" if listed else "it sees no GPU"
+            return (), driver, f"An NVIDIA driver is loaded, but {found}."
+        silent = f"; {listed - len(gpus)} more do not answer" if listed > len(gpus) else ""
+        return gpus, driver, f"{len(gpus)} NVIDIA GPU{'s' if len(gpus) > 1 else ''}, driver {driver}{silent}."
 
 
-def _describe(nvml: Any, index: int) -> GpuDevice:
-    handle = nvml.nvmlDeviceGetHandleByIndex(index)
-    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+def _describe(nvml: Any, index: int) -> GpuDevice | None:
+    """Return GPU `index`, None when NVML lists it but it does not answer, as after it fell off the bus."""
+    try:
+        handle = nvml.nvmlDeviceGetHandleByIndex(index)
+        memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+        name = nvml.nvmlDeviceGetName(handle)
+    except nvml.NVMLError:
+        return None
 
     def ask(function: str, *arguments: Any) -> Any:
         """Return what NVML answers, None where this card or driver does not tell."""
@@ -139,7 +147,7 @@ def _describe(nvml: Any, index: int) -> GpuDevice:
     power, limit = ask("nvmlDeviceGetPowerUsage"), ask("nvmlDeviceGetEnforcedPowerLimit")
     return GpuDevice(
         index=index,
-        name=_text(nvml.nvmlDeviceGetName(handle)),
+        name=_text(name),
         memory_total_gib=memory.total / GIB,
         memory_free_gib=memory.free / GIB,
         compute_capability=_pair(ask("nvmlDeviceGetCudaComputeCapability")),

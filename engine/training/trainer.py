@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import importlib
 import os
+import shutil
 import signal
 import sys
 import time
@@ -18,6 +19,8 @@ from typing import Any
 
 from ...foundation.errors import TunewrightError, explain_os_error
 from ...recipes.model import LoraMethod, Recipe
+from ..anatomy import read_anatomy
+from ..calibration import outcome_of, record
 from ..data.formats import Conversation, read_conversations
 from ..data.rendering import Prepared, Renderer, Row, prepare
 from ..plan import Plan
@@ -111,18 +114,16 @@ def train(run: RunDirectory, log: EventLog, micro_batch: int, checkpoint: Path |
 
             log.append(Phase(name="exporting", detail="merged model"))
             merge(run, recipe, plan, folder)
-    trainable = sum(each.numel() for each in model.parameters() if each.requires_grad)
-    log.append(
-        Measured(
-            values={
-                "trainable_parameters": trainable,
-                "peak_gib": telemetry.peak_gib or peak_memory_gib(plan.device),
-                "training_seconds": telemetry.training_seconds,
-                "total_seconds": time.perf_counter() - started,
-                "tokens_per_second": telemetry.tokens / telemetry.training_seconds,
-            }
-        )
-    )
+    measured = {
+        "trainable_parameters": sum(each.numel() for each in model.parameters() if each.requires_grad),
+        "peak_gib": telemetry.peak_gib or peak_memory_gib(plan.device),
+        "training_seconds": telemetry.training_seconds,
+        "total_seconds": time.perf_counter() - started,
+        "tokens_per_second": telemetry.tokens / telemetry.training_seconds,
+    }
+    log.append(Measured(values=measured))
+    if checkpoint is None:
+        learn_from(recipe, plan, folder, measured)
     log.append(Phase(name="done"))
     return outcome.FINISHED
 
@@ -195,10 +196,7 @@ def save_tuned(run: RunDirectory, recipe: Recipe, model: Any, tokenizer: Any) ->
     aside = place.with_name(f".writing-{place.name}")
     model.save_pretrained(aside, safe_serialization=True)
     tokenizer.save_pretrained(aside)
-    with contextlib.suppress(FileNotFoundError):
-        import shutil
-
-        shutil.rmtree(place)
+    shutil.rmtree(place, ignore_errors=True)
     aside.rename(place)
 
 
@@ -209,6 +207,16 @@ def held_out(recipe: Recipe, prepared: Prepared) -> tuple[Conversation, ...]:
     else:
         found = read_conversations(find_data(recipe.evaluation.source), limit=recipe.evaluation.rows).require_whole()
     return tuple(each for each in found if len(each) > 1 and each[-1].role == "assistant")
+
+
+def learn_from(recipe: Recipe, plan: Plan, folder: Path, measured: dict[str, float]) -> None:
+    """Keep what this run took beside what was predicted, for later predictions on this machine."""
+    taken = outcome_of(
+        plan, read_anatomy(folder), recipe.method.kind, measured["peak_gib"], measured["training_seconds"]
+    )
+    if taken is not None:
+        with contextlib.suppress(TunewrightError):  # the run itself is complete
+            record(taken)
 
 
 def _append_samples(log: EventLog, step: int, answers: list[tuple[Conversation, str]]) -> None:

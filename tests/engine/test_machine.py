@@ -1,0 +1,167 @@
+"""The machine: told as it is, with a driver (faked where the binding begins) and without one."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+from tunewright.engine import machine
+from tunewright.engine.machine import GIB, inspect_machine, sample_gpus
+
+
+class NVMLError(Exception):
+    """What the binding raises for everything that a card or driver does not tell."""
+
+
+class Driver(SimpleNamespace):
+    """A binding that answers like NVML for `gpus`, each a table of answers; what is absent is not supported."""
+
+    NVML_TEMPERATURE_GPU = 0
+    NVMLError = NVMLError
+
+    def __init__(self, *gpus: dict[str, Any], version: str | bytes = "580.95.05") -> None:
+        super().__init__(gpus=gpus, version=version, open=0)
+
+    def nvmlInit(self) -> None:
+        self.open += 1
+
+    def nvmlShutdown(self) -> None:
+        self.open -= 1
+
+    def nvmlSystemGetDriverVersion(self) -> str | bytes:
+        return self.version
+
+    def nvmlDeviceGetCount(self) -> int:
+        return len(self.gpus)
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+        return index
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("nvmlDeviceGet"):
+            raise AttributeError(name)
+        question = name.removeprefix("nvmlDeviceGet")
+
+        def answer(handle: int, *arguments: Any) -> Any:
+            answers = self.gpus[handle]
+            if question not in answers:
+                raise NVMLError("Not Supported")
+            return answers[question]
+
+        return answer
+
+
+H200 = {
+    "Name": "NVIDIA H200",
+    "MemoryInfo": SimpleNamespace(total=140 * GIB, free=100 * GIB, used=40 * GIB),
+    "CudaComputeCapability": (9, 0),
+    "UtilizationRates": SimpleNamespace(gpu=37, memory=12),
+    "Temperature": 34,
+    "PowerUsage": 81_500,
+    "EnforcedPowerLimit": 700_000,
+    "ComputeRunningProcesses": [],
+}
+SILENT = {"Name": b"Tesla\x1b[31m V100", "MemoryInfo": H200["MemoryInfo"]}
+
+
+def fail() -> None:
+    raise NVMLError("Driver Not Loaded")
+
+
+def answer_with(monkeypatch: pytest.MonkeyPatch, driver: Any) -> Any:
+    monkeypatch.setitem(sys.modules, "pynvml", driver)
+    return driver
+
+
+@pytest.fixture(autouse=True)
+def no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this machine really has stays out of these tests."""
+    answer_with(monkeypatch, SimpleNamespace(nvmlInit=fail, NVMLError=NVMLError))
+
+
+def test_a_gpu_is_described(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    driver = answer_with(monkeypatch, Driver(H200))
+    found = inspect_machine(tmp_path)
+    (gpu,) = found.gpus
+    assert (gpu.name, gpu.memory_total_gib, gpu.memory_free_gib) == ("NVIDIA H200", 140, 100)
+    assert (gpu.compute_capability, gpu.supports_bf16) == ((9, 0), True)
+    assert (gpu.utilisation_percent, gpu.temperature_celsius) == (37, 34)
+    assert (gpu.power_watts, gpu.power_limit_watts) == (81.5, 700)
+    assert (found.driver, found.short_name) == ("580.95.05", "NVIDIA H200")
+    assert found.accelerator_note == "1 NVIDIA GPU, driver 580.95.05."
+    assert driver.open == 0, "NVML was left open"
+
+
+def test_what_the_driver_does_not_tell_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer_with(monkeypatch, Driver(SILENT, version=b"470.1"))
+    (gpu,) = sample_gpus()
+    assert gpu.name == "Tesla V100"
+    assert not gpu.supports_bf16
+    assert (gpu.utilisation_percent, gpu.temperature_celsius, gpu.power_watts, gpu.power_limit_watts) == (None,) * 4
+    assert gpu.processes == ()
+
+
+def test_several_gpus_are_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    answer_with(monkeypatch, Driver(H200, H200))
+    found = inspect_machine(tmp_path)
+    assert [gpu.index for gpu in found.gpus] == [0, 1]
+    assert found.short_name == "2× NVIDIA H200"
+    assert found.accelerator_note.startswith("2 NVIDIA GPUs")
+
+
+def test_whoever_uses_a_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = SimpleNamespace(pid=os.getpid(), usedGpuMemory=3 * GIB)
+    gone = SimpleNamespace(pid=2**22 + 1, usedGpuMemory=None)
+    answer_with(monkeypatch, Driver(H200 | {"ComputeRunningProcesses": [ours, gone]}))
+    (gpu,) = sample_gpus()
+    here, elsewhere = gpu.processes
+    assert (here.pid, here.name, here.user) == (os.getpid(), psutil.Process().name(), psutil.Process().username())
+    assert here.memory_gib == 3
+    assert (elsewhere.name, elsewhere.user, elsewhere.memory_gib) == ("?", "?", None)
+
+
+def test_a_driver_without_gpus_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    answer_with(monkeypatch, Driver())
+    found = inspect_machine(tmp_path)
+    assert (found.gpus, found.driver) == ((), "580.95.05")
+    assert "sees no GPU" in found.accelerator_note
+
+
+def test_no_driver_is_no_error(tmp_path: Path) -> None:
+    found = inspect_machine(tmp_path)
+    assert (found.gpus, found.driver) == ((), None)
+    assert found.short_name.endswith("cores, no GPU")
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [("/dev/kfd", "AMD GPU"), ("/proc/driver/nvidia", "NVML does not answer"), ("/nowhere", "No GPU was found")],
+)
+def test_other_accelerators_are_named_honestly(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, path: str, told: str
+) -> None:
+    exists = Path.exists
+    pretended = {"/dev/kfd", "/proc/driver/nvidia"}
+    monkeypatch.setattr(Path, "exists", lambda self: str(self) == path if str(self) in pretended else exists(self))
+    monkeypatch.setattr(machine.shutil, "which", lambda name: None)
+    assert told in inspect_machine(tmp_path).accelerator_note
+
+
+def test_an_apple_gpu_is_named_honestly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(platform, "machine", lambda: "arm64")
+    assert "Apple GPU" in inspect_machine(tmp_path).accelerator_note
+
+
+def test_the_rest_of_the_machine_is_measured(tmp_path: Path) -> None:
+    found = inspect_machine(tmp_path / "not" / "made" / "yet")
+    assert 0 < found.memory_free_gib <= found.memory_total_gib
+    assert found.disk_free_gib > 0
+    assert found.cores >= 1
+    assert found.cpu
