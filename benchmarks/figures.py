@@ -1,0 +1,96 @@
+"""Measures what the README says of speed and of the demo, and prints it; `make bench` runs it.
+
+`python benchmarks/figures.py [--write]`: with --write the figures go to benchmarks/figures.json, from which the README's
+tables are generated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import pty
+import select
+import shutil
+import signal
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import time
+from pathlib import Path
+
+TUNEWRIGHT = shutil.which("tunewright") or str(Path(sys.executable).with_name("tunewright"))
+FIGURES = Path(__file__).with_name("figures.json")
+REPEATS = 7
+METHODS = ("lora", "qlora", "full")
+
+
+def seconds_of(*arguments: str) -> float:
+    """Return the median wall-clock seconds of a whole command, after one run that warms the caches."""
+    times: list[float] = []
+    for _ in range(REPEATS + 1):
+        started = time.perf_counter()
+        subprocess.run([TUNEWRIGHT, *arguments], stdout=subprocess.DEVNULL, check=True)
+        times.append(time.perf_counter() - started)
+    return round(statistics.median(times[1:]), 3)
+
+
+def seconds_to_first_paint(columns: int = 120, lines: int = 40) -> float:
+    """Return the median seconds from starting `tunewright` in a terminal until its first screen is there."""
+    times: list[float] = []
+    for _ in range(REPEATS + 1):
+        started = time.perf_counter()
+        child, terminal = pty.fork()
+        if child == 0:
+            os.environ["TERM"] = "xterm-256color"
+            os.execv(TUNEWRIGHT, [TUNEWRIGHT])
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        seen = b""
+        while b"Machine" not in seen:
+            assert select.select([terminal], [], [], 20)[0], "nothing was painted"
+            seen += os.read(terminal, 65536)
+        times.append(time.perf_counter() - started)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(terminal)
+    return round(statistics.median(times[1:]), 3)
+
+
+def demo(method: str) -> dict[str, float]:
+    """Return what `tunewright demo --method M --json` prints last."""
+    started = time.perf_counter()
+    printed = subprocess.run(
+        [TUNEWRIGHT, "demo", "--method", method, "--json"], stdout=subprocess.PIPE, check=True, text=True
+    ).stdout
+    figures: dict[str, float] = json.loads(printed.splitlines()[-1])[method]
+    return {**figures, "seconds_whole_command": round(time.perf_counter() - started, 1)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as home:
+        os.environ["TUNEWRIGHT_HOME"] = home
+        figures = {
+            "machine": json.loads(
+                subprocess.run([TUNEWRIGHT, "doctor", "--json"], stdout=subprocess.PIPE, check=False).stdout
+            )["machine"]["short_name"],
+            "help_seconds": seconds_of("--help"),
+            "first_paint_seconds": seconds_to_first_paint(),
+            "recipes_list_seconds": seconds_of("recipes", "list"),
+            "doctor_seconds": seconds_of("doctor"),
+            "estimate_seconds": seconds_of("estimate", "--config", "tunewright/starter", "--json"),
+            "demo": {method: demo(method) for method in METHODS},
+        }
+    print(json.dumps(figures, indent=2))
+    if options.write:
+        FIGURES.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""Writes the parts of the documentation that come from the code, between their marks.
+
+`python docs/generate.py` rewrites them; `--check` only tells whether they are as the code says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from tunewright.cli.parser import NOUNS, build_parser
+from tunewright.cli.table import gib_text, percent_text, seconds_text
+from tunewright.recipes.catalogue import built_in
+from tunewright.recipes.model import FullMethod, LoraMethod, QloraMethod, Recipe, Section, parse_recipe
+from tunewright.tui.keys import key_table
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", ROOT / "docs" / "reference.md"]
+FIGURES = ROOT / "benchmarks" / "figures.json"
+
+
+def commands() -> str:
+    """Every command's own help."""
+    parser = build_parser()
+    actions = parser._subparsers._group_actions[0].choices  # type: ignore[union-attr]
+    texts = [parser.format_help(), *(actions[noun].format_help() for noun in NOUNS)]  # type: ignore[index]
+    titles = ["tunewright", *(f"tunewright {noun}" for noun in NOUNS)]
+    return "\n\n".join(f"### `{title}`\n\n```\n{text.rstrip()}\n```" for title, text in zip(titles, texts, strict=True))
+
+
+def keys() -> str:
+    """The interface's key table."""
+    rows = ["| Where | Key | What it does |", "|---|---|---|"]
+    rows += [f"| {entry.where} | `{entry.key}` | {entry.description} |" for entry in key_table()]
+    return "\n".join(rows)
+
+
+def recipes() -> str:
+    """The built-in recipes."""
+    rows = ["| Recipe | Method | Model | What it is |", "|---|---|---|---|"]
+    for name, text in sorted(built_in().items()):
+        recipe = parse_recipe(text, name)
+        rows.append(f"| `{name}` | {recipe.method.kind} | {recipe.base.model} | {recipe.card.summary} |")
+    return "\n".join(rows)
+
+
+def fields() -> str:
+    """Every key of a recipe, with its meaning and default."""
+    rows = ["| Key | Default | Meaning |", "|---|---|---|"]
+    for name, field in Recipe.model_fields.items():
+        if name == "method":
+            for method in (FullMethod, LoraMethod, QloraMethod):
+                rows += _rows(method, f"method ({method.model_fields['kind'].annotation.__args__[0]})")  # type: ignore[union-attr]
+        else:
+            rows += _rows(field.annotation, name)  # type: ignore[arg-type]
+    return "\n".join(rows)
+
+
+def _rows(section: type[Section], path: str) -> Iterator[str]:
+    for name, field in section.model_fields.items():
+        inner = _section_of(field.annotation)
+        if inner is not None:
+            yield from _rows(inner, f"{path}.{name}")
+            continue
+        default = "required" if field.is_required() else _literal(field.default)
+        yield f"| `{path}.{name}` | {default} | {(field.description or '').replace('|', chr(92) + '|')} |"
+
+
+def _section_of(annotation: Any) -> type[Section] | None:
+    for each in (annotation, *getattr(annotation, "__args__", ())):
+        if isinstance(each, type) and issubclass(each, BaseModel):
+            return each  # type: ignore[return-value]
+    return None
+
+
+def _literal(value: Any) -> str:
+    return "not set" if value is None else f"`{json.dumps(value)}`"
+
+
+def figures() -> str:
+    """What `make bench` measured last."""
+    measured = json.loads(FIGURES.read_text(encoding="utf-8"))
+    rows = ["| Method | Trainable | Peak: predicted | measured | Training: predicted | measured | Before | After |"]
+    rows.append("|---|--:|--:|--:|--:|--:|--:|--:|")
+    for method, each in measured["demo"].items():
+        rows.append(
+            f"| {method} | {each['trainable_parameters']:,} | {gib_text(each['peak_predicted_gib'])} "
+            f"| {gib_text(each['peak_measured_gib'])} | {seconds_text(each['seconds_predicted'])} "
+            f"| {seconds_text(each['seconds_measured'])} | {percent_text(each['exact_match_before'])} "
+            f"| {percent_text(each['exact_match_after'])} |"
+        )
+    start = (
+        f"`tunewright --help` takes {measured['help_seconds']:.2f} s, the first screen is there after "
+        f"{measured['first_paint_seconds']:.2f} s."
+    )
+    return f"Measured by `make bench` on: {measured['machine']}.\n\n" + "\n".join(rows) + f"\n\n{start}"
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "commands": commands,
+    "keys": keys,
+    "recipes": recipes,
+    "fields": fields,
+    "figures": figures,
+}
+
+
+def render(text: str) -> str:
+    """Return `text` with every marked part written anew."""
+
+    def replace(match: re.Match[str]) -> str:
+        return f"{match[1]}\n{PARTS[match[2]]()}\n{match[4]}"
+
+    return re.sub(r"(<!-- generated: (\w+) -->)(.*?)(<!-- end -->)", replace, text, flags=re.DOTALL)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    stale = [page for page in PAGES if render(page.read_text(encoding="utf-8")) != page.read_text(encoding="utf-8")]
+    for page in stale:
+        if options.check:
+            print(f"{page.relative_to(ROOT)} is not as the code says; `make docs` rewrites it.", file=sys.stderr)
+        else:
+            page.write_text(render(page.read_text(encoding="utf-8")), encoding="utf-8")
+            print(f"rewrote {page.relative_to(ROOT)}")
+    return 1 if options.check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
