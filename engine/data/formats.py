@@ -97,7 +97,7 @@ def _parse(line: bytes) -> Conversation:
     if len(line) >= LONGEST_LINE_BYTES:
         raise ValueError("longer than 16 MiB")
     try:
-        value = json.loads(line)
+        value = json.loads(line.rstrip())
     except UnicodeDecodeError:
         raise ValueError("not UTF-8 text") from None
     except RecursionError:

@@ -31,6 +31,7 @@ this folder; `damaged` is no run that this version can read.
 SILENCE_SECONDS = 120.0
 """After this long without an event a run that is alive is called unresponsive."""
 STARTING_SECONDS = 30.0
+RESERVE_BYTES = 128 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,11 @@ class RunDirectory:
         return self.path / "result.json"
 
     @property
+    def reserve_file(self) -> Path:
+        """A little space held back, so that a run on a full disk can still say so."""
+        return self.path / ".reserve"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
@@ -209,6 +215,16 @@ def _damaged(path: Path) -> TunewrightError:
     return TunewrightError("Run damaged", f"{path} cannot be read.", "Its checkpoints and exports can still be used.")
 
 
+def hold_reserve(run: RunDirectory) -> None:
+    """Hold back the space for a run's last words; raises OSError when there is none."""
+    run.reserve_file.write_bytes(b"\xff" * RESERVE_BYTES)
+
+
+def release_reserve(run: RunDirectory) -> None:
+    """Give the space for the last words free."""
+    run.reserve_file.unlink(missing_ok=True)
+
+
 def standing(run: RunDirectory) -> Standing:
     """Tell how the run stands, from its result, its processes' identities and its last event; never raises."""
     try:
@@ -246,6 +262,7 @@ def create_run(recipe: Recipe, plan: Plan, name: str, folder: Path | None = None
         run.path.mkdir(parents=True)
         run.checkpoints.mkdir()
         run.exports.mkdir()
+        hold_reserve(run)
         write_atomically(run.recipe_file, recipe.to_toml())
         write_plan(plan, run.plan_file)
         log = EventLog(run.events_file)

@@ -23,7 +23,7 @@ from ...foundation.text import clean
 from ..plan import Plan
 from . import outcome
 from .checkpoint import newest_good, sweep
-from .directory import Processes, ProcessIdentity, RunDirectory, boot_id
+from .directory import Processes, ProcessIdentity, RunDirectory, boot_id, hold_reserve, release_reserve
 from .events import EventLog, Notice, State, Status, read_events
 from .history import History
 
@@ -48,6 +48,7 @@ class Supervisor:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         self._write_processes(None)
         sweep(self.run.checkpoints)
+        hold_reserve(self.run)
         plan = self.run.plan()
         micro_batch = plan.micro_batch
         while True:
@@ -107,6 +108,8 @@ class Supervisor:
 
     def _conclude(self, code: int) -> int:
         """Say how the run ended: a last event, then the result."""
+        release_reserve(self.run)
+        sweep(self.run.checkpoints)
         history = read_history(self.run)
         state: State
         error: Notice | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
+import errno
 import importlib
 import os
 import shutil
@@ -26,11 +27,13 @@ from ..data.rendering import Prepared, Renderer, Row, prepare
 from ..plan import Plan
 from ..runs import outcome
 from ..runs.checkpoint import sweep
-from ..runs.directory import RunDirectory
+from ..runs.directory import RunDirectory, release_reserve
 from ..runs.events import Eval, EventLog, Measured, Notice, Phase, Sample
 from ..sources import find_data, find_model
 
 SAMPLED_PROMPTS = 3
+FULL_DISK_BYTES = 2**20
+"""With less than this left, an error while saving is put down to the disk."""
 
 
 def main(arguments: list[str]) -> int:
@@ -47,11 +50,14 @@ def main(arguments: list[str]) -> int:
         return train(run, log, options.micro_batch, options.checkpoint)
     except TunewrightError as error:
         return refuse(log, error)
-    except OSError as error:
-        return refuse(log, explain_os_error(error, Path(error.filename or run.path), "Writing"))
-    except Exception as error:
+    except Exception as error:  # whatever it is, memory and disk are asked about first
         if ran_out_of_memory(error):
             return outcome.OUT_OF_MEMORY
+        if ran_out_of_disk(error, run.path):
+            release_reserve(run)
+            error = OSError(errno.ENOSPC, "No space left on device", str(run.path))
+        if isinstance(error, OSError):
+            return refuse(log, explain_os_error(error, Path(error.filename or run.path), "Writing"))
         raise
 
 
@@ -238,6 +244,13 @@ def ran_out_of_memory(error: Exception) -> bool:
     import torch
 
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+
+
+def ran_out_of_disk(error: Exception, folder: Path) -> bool:
+    """Tell whether `error` means a full disk; torch and safetensors say so in types and words of their own."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return "No space left" in str(error) or shutil.disk_usage(folder).free < FULL_DISK_BYTES
 
 
 def end_with_parent() -> None:

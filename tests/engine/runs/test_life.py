@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -182,6 +183,42 @@ def test_a_refusal_is_told_with_its_remedy_and_the_run_fails(tmp_path: Path) -> 
     assert result is not None
     assert result["error"]["title"] == "Data not found"
     assert [notice.level for notice in read_history(run).notices] == ["error"]
+
+
+SMALL_DISK = """
+import os, subprocess, sys
+folder = sys.argv[1]
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=18m", "none", folder], check=True)
+os.environ["TUNEWRIGHT_HOME"] = folder
+from tunewright.engine.runs.checkpoint import newest_good
+from tunewright.engine.runs.directory import list_runs, standing
+from tunewright.__main__ import main
+main(["train", "starter-full", "--follow", "--set", "training.steps=12", "--set", "evaluation.rows=1"])
+(run,) = list_runs()
+print(standing(run), run.result()["error"]["title"], sep=": ")
+checkpoint, _ = newest_good(run.checkpoints)
+print(checkpoint is None or checkpoint.step > 0, [path.name for path in run.checkpoints.glob(".*")])
+"""
+
+
+def can_mount() -> bool:
+    """Whether this system lets a process mount a file system of its own."""
+    unshare = shutil.which("unshare")
+    return (
+        unshare is not None
+        and not subprocess.run(
+            [unshare, "-rm", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True, check=False
+        ).returncode
+    )
+
+
+@pytest.mark.skipif(not can_mount(), reason="needs a file system of its own (unshare -rm, mount)")
+@pytest.mark.xdist_group("life")
+def test_a_disk_that_fills_while_saving_stops_the_run_with_a_clear_word(tmp_path: Path) -> None:
+    """A checkpoint of the full method takes 35 MB here, and the disk has 18."""
+    command = ["unshare", "-rm", sys.executable, "-c", SMALL_DISK, str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=200, check=True)
+    assert ended.stdout.splitlines()[-2:] == ["failed: The disk is full", "True []"], ended.stdout + ended.stderr
 
 
 def test_a_finished_run_is_not_resumed_and_a_quiet_one_not_stopped(tmp_path: Path) -> None:

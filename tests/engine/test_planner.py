@@ -1,0 +1,223 @@
+"""The planner: the batch is kept, reasons have numbers, more memory never hurts, and a refusal names the way out."""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tunewright.engine.anatomy import Anatomy, parse_anatomy
+from tunewright.engine.calibration import default_calibration, outcome_of, record
+from tunewright.engine.machine import GpuDevice, Machine
+from tunewright.engine.plan import Plan, read_plan, write_plan
+from tunewright.engine.planner import make_plan
+from tunewright.engine.search import Work, choose, look_around, search
+from tunewright.foundation.errors import TunewrightError
+from tunewright.recipes.model import Base, Data, FullMethod, LoraMethod, QloraMethod, Recipe, Training
+
+LLAMA_8B = parse_anatomy(
+    {
+        "model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
+        "num_key_value_heads": 8, "intermediate_size": 14336, "vocab_size": 128256, "dtype": "bfloat16",
+        "max_position_embeddings": 131072,
+    },
+    "8b",
+)  # fmt: skip
+TINY = parse_anatomy(
+    {
+        "model_type": "llama", "hidden_size": 192, "num_hidden_layers": 6, "num_attention_heads": 6,
+        "num_key_value_heads": 2, "intermediate_size": 512, "vocab_size": 2048, "dtype": "bfloat16",
+        "tie_word_embeddings": True,
+    },
+    "tiny",
+)  # fmt: skip
+RNG = random.Random(7)
+CHAT = [min(2048, max(16, int(RNG.lognormvariate(5.52, 0.9)))) for _ in range(2000)]
+METHODS: dict[str, Any] = {
+    "full": FullMethod(kind="full"),
+    "lora": LoraMethod(kind="lora"),
+    "qlora": QloraMethod(kind="qlora"),
+}
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNEWRIGHT_HOME", str(tmp_path))
+
+
+def recipe(method: str = "lora", batch: int = 16, **data: Any) -> Recipe:
+    return Recipe(
+        base=Base(model="some/model"),
+        data=Data(source="rows.jsonl", **data),
+        method=METHODS[method],
+        training=Training(learning_rate=1e-4, epochs=2, global_batch=batch),
+    )
+
+
+def card(name: str = "NVIDIA H200", total: float = 139.8, free: float | None = None, **changes: Any) -> GpuDevice:
+    gpu = GpuDevice(0, name, total, total if free is None else free, (9, 0), None, None, None, None)
+    return replace(gpu, **changes)
+
+
+def machine(*gpus: GpuDevice, memory: float = 20.0, cores: int = 2) -> Machine:
+    return Machine("Linux", "EPYC", cores, memory + 2, memory, 500.0, gpus, "580" if gpus else None, "No GPU.")
+
+
+def plan(
+    wanted: Recipe, box: Machine, anatomy: Anatomy = LLAMA_8B, lengths: list[int] | None = None, **options: Any
+) -> Plan:
+    return make_plan(wanted, box, anatomy, lengths or CHAT, CHAT[:100], [50] * 10, None, **options)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(batch=st.integers(1, 512), method=st.sampled_from(sorted(METHODS)), gpu=st.booleans())
+def test_the_global_batch_is_kept(batch: int, method: str, gpu: bool) -> None:
+    found = plan(recipe(method, batch), machine(card()) if gpu else machine(), TINY)
+    assert found.micro_batch * found.accumulation == batch
+    assert found.prediction is not None
+    assert sum(found.prediction.memory_terms.values()) == pytest.approx(found.prediction.peak_gib)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(free=st.floats(8, 130), more=st.floats(0, 60), method=st.sampled_from(sorted(METHODS)), packing=st.booleans())
+def test_more_memory_never_gives_a_slower_plan(free: float, more: float, method: str, packing: bool) -> None:
+    work = Work(recipe(method, packing=packing), LLAMA_8B, tuple(CHAT), (), 50.0, 0)
+    candidates = list(search(work, look_around(work, machine(card(total=200, free=free)), None)))
+    tight = [each for each in candidates if each.needed_gib <= free]
+    roomy = [each for each in candidates if each.needed_gib <= free + more]
+    if tight:
+        assert choose(roomy).step_seconds <= choose(tight).step_seconds
+
+
+def test_every_choice_has_a_reason_with_numbers() -> None:
+    found = plan(recipe(), machine(card()), hourly_rate=4.0)
+    reasons = {reason.choice: reason for reason in found.reasons}
+    assert {
+        "device",
+        "backend",
+        "precision",
+        "micro-batch",
+        "gradient checkpointing",
+        "batching",
+        "cadence",
+        "merge",
+    } <= set(reasons)
+    assert all(reason.because.endswith(".") for reason in found.reasons)
+    assert "GiB" in reasons["gradient checkpointing"].because
+    assert found.alternatives
+    assert all(other.total_seconds > 0 and other.lost_because for other in found.alternatives)
+    assert found.prediction is not None
+    assert found.prediction.cost == pytest.approx(found.prediction.total_seconds / 3600 * 4)
+    low, high = found.prediction.total_seconds_range
+    assert low < found.prediction.total_seconds < high
+
+
+def test_a_plan_survives_its_file(tmp_path: Path) -> None:
+    found = plan(recipe(), machine(card()))
+    write_plan(found, tmp_path / "plan.json")
+    assert read_plan(tmp_path / "plan.json") == found
+
+
+def test_precision_and_backend_follow_the_device() -> None:
+    assert plan(recipe(), machine(), TINY).precision == "fp32"
+    old = plan(recipe("qlora"), machine(card("Tesla T4", 14.6, compute_capability=(7, 5))))
+    assert (old.precision, old.device) == ("fp16", "cuda")
+    assert plan(recipe(), machine(card())).precision == "bf16"
+    assert plan(recipe(), machine(), TINY).backend == "transformers"
+
+
+def test_the_card_with_the_most_free_memory_is_taken() -> None:
+    busy, idle = card(free=10), card(index=1)
+    found = plan(recipe(), machine(busy, idle))
+    assert found.gpu_index == 1
+    assert any("2 GPUs" in note for note in found.notes)
+
+
+def test_checkpointing_comes_in_when_memory_is_short() -> None:
+    assert plan(recipe(), machine(card())).gradient_checkpointing == "off"
+    tight = plan(recipe(), machine(card("NVIDIA GeForce RTX 4090", 23.6)))
+    assert tight.gradient_checkpointing != "off"
+    reason = next(each for each in tight.reasons if each.choice == "gradient checkpointing")
+    assert "GiB" in reason.because
+
+
+@pytest.mark.parametrize(
+    ("method", "gpu", "remedy"),
+    [
+        ("full", card("NVIDIA GeForce RTX 4090", 23.6), 'method.kind = "lora"'),
+        ("lora", card("NVIDIA L4", 14.0), 'method.kind = "qlora"'),
+        ("qlora", card("NVIDIA GeForce RTX 3080", 4.0), "smaller model"),
+        ("lora", card("NVIDIA H200", 139.8, free=12.0), "free the card"),
+    ],
+)
+def test_a_refusal_names_the_smallest_change(method: str, gpu: GpuDevice, remedy: str) -> None:
+    with pytest.raises(TunewrightError, match="Does not fit") as caught:
+        plan(recipe(method), machine(gpu))
+    assert remedy in caught.value.remedy
+    assert "GiB" in caught.value.message
+
+
+def test_packing_only_where_the_recipe_asks_for_it() -> None:
+    padded = plan(recipe(), machine(card()))
+    packed = plan(recipe(packing=True), machine(card()))
+    assert padded.batching == "padded"
+    assert packed.batching == "packed"
+    assert packed.total_steps < padded.total_steps
+    assert packed.training_rows == padded.training_rows == len(CHAT)
+
+
+def test_looks_up_from_training_about_eight_times() -> None:
+    found = plan(recipe(), machine(card()))
+    looks = found.total_steps / found.evaluate_every_steps
+    assert 7 <= looks <= 8
+    assert found.checkpoint_every_steps <= found.evaluate_every_steps
+    assert found.total_steps // found.checkpoint_every_steps >= 2
+    one_step = recipe().model_copy(update={"training": Training(learning_rate=1e-4, steps=1)})
+    short = plan(one_step, machine(card()))
+    assert (short.total_steps, short.evaluate_every_steps, short.checkpoint_every_steps) == (1, 1, 1)
+
+
+def test_unmeasured_machines_say_so_and_measured_runs_correct_later_plans() -> None:
+    first = plan(recipe(), machine(), TINY)
+    assert any("not measured" in note for note in first.notes)
+    assert first.prediction is not None
+    measured = outcome_of(first, TINY, "lora", 2 * first.prediction.peak_gib, 1.5 * first.prediction.training_seconds)
+    assert measured is not None
+    record(measured)
+    second = plan(recipe(), machine(), TINY)
+    assert second.prediction is not None
+    assert second.prediction.training_seconds == pytest.approx(1.5 * first.prediction.training_seconds)
+    assert second.prediction.peak_gib == pytest.approx(2 * first.prediction.peak_gib)
+    assert any("earlier run" in note for note in second.notes)
+    again = outcome_of(second, TINY, "lora", second.prediction.peak_gib, second.prediction.training_seconds)
+    assert again is not None
+    assert again.seconds_ratio == pytest.approx(1.5)  # against the formulas, not against a corrected figure
+
+
+def test_threads_are_those_that_take_least_time() -> None:
+    calibration = default_calibration(2)
+    one, two = calibration.rates
+    measured = replace(calibration, measured=True, rates=(one, replace(two, dequantised_per_second=1e6)))
+    threads = {
+        method: make_plan(recipe(method), machine(), TINY, CHAT, [], [50], measured).threads for method in METHODS
+    }
+    assert threads == {"full": 2, "lora": 2, "qlora": 1}
+
+
+def test_the_whole_search_is_quick() -> None:
+    lengths = [RNG.randint(16, 2048) for _ in range(20_000)]
+    plan(recipe(batch=64), machine(card()), lengths=lengths)
+    started = time.process_time()
+    plan(recipe(batch=64), machine(card()), lengths=lengths)
+    assert time.process_time() - started < 0.1
+
+
+def test_rows_longer_than_the_context_are_told() -> None:
+    short = replace(LLAMA_8B, context=512)
+    found = plan(recipe(), machine(card()), short)
+    assert any("context of 512" in note for note in found.notes)
