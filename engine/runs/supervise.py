@@ -19,6 +19,7 @@ from types import FrameType
 from typing import IO
 
 from ...foundation.files import write_atomically
+from ...foundation.home import home
 from ...foundation.text import clean
 from ..plan import Plan
 from . import outcome
@@ -185,13 +186,20 @@ def accumulation(plan: Plan, micro_batch: int) -> int:
 
 
 def trainer_environment(plan: Plan) -> dict[str, str]:
-    """Return the environment of the trainer: ours, with what the plan fixes."""
+    """Return the environment of the trainer: ours, with what the plan fixes.
+
+    It sees the GPU of its plan alone, which NVML and, in this order, CUDA count alike.
+    """
     return {
         **os.environ,
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "CUDA_VISIBLE_DEVICES": str(plan.gpu_index) if plan.device == "cuda" else "",
         "OMP_NUM_THREADS": str(plan.threads),
+        "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait starve each other on a busy machine
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "UNSLOTH_DISABLE_STATISTICS": "1",
+        "UNSLOTH_COMPILE_LOCATION": str(home() / "unsloth_compiled"),
         "PYTHONUNBUFFERED": "1",
     }
 
