@@ -6,6 +6,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import socket
 import time
 from dataclasses import dataclass
@@ -257,20 +258,25 @@ def create_run(recipe: Recipe, plan: Plan, name: str, folder: Path | None = None
     """Make the directory of a new run called after `name`, with its frozen inputs; raises TunewrightError."""
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "run"
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    run = RunDirectory((folder or runs_folder()) / f"{stamp}-{slug}-{secrets.token_hex(2)}")
+    place = (folder or runs_folder()) / f"{stamp}-{slug}-{secrets.token_hex(2)}"
+    making = RunDirectory(place.with_name(f".{place.name}"))  # nobody sees a run before it is whole
     try:
-        run.path.mkdir(parents=True)
-        run.checkpoints.mkdir()
-        run.exports.mkdir()
-        hold_reserve(run)
-        write_atomically(run.recipe_file, recipe.to_toml())
-        write_plan(plan, run.plan_file)
-        log = EventLog(run.events_file)
+        making.path.mkdir(parents=True)
+        making.checkpoints.mkdir()
+        making.exports.mkdir()
+        hold_reserve(making)
+        write_atomically(making.recipe_file, recipe.to_toml())
+        write_plan(plan, making.plan_file)
+        log = EventLog(making.events_file)
         log.append(Status(state="starting"))
         log.close()
-    except OSError as error:
-        raise explain_os_error(error, run.path, "Making the run's folder") from error
-    return run
+        making.path.rename(place)
+    except (OSError, TunewrightError) as error:
+        shutil.rmtree(making.path, ignore_errors=True)
+        if isinstance(error, TunewrightError):
+            raise
+        raise explain_os_error(error, place, "Making the run's folder") from error
+    return RunDirectory(place)
 
 
 def list_runs(folder: Path | None = None) -> list[RunDirectory]:
