@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import shutil
+import textwrap
 from dataclasses import asdict
 from pathlib import Path
 
@@ -75,11 +77,16 @@ def advice_text(advice: Advice, machine: Machine) -> str:
     ]
     table = render_table(("METHOD", "TRAINED", "PEAK", "TIME", "FITS", "PLAN"), figures, right=(1, 2, 3))
     parts = [
-        advice.headline,
-        "\n".join(f"{'+' if each.weight > 0 else '-'} {each.because}" for each in advice.reasons),
+        _wrapped(advice.headline),
+        "\n".join(_wrapped(f"{'+' if each.weight > 0 else '-'} {each.because}") for each in advice.reasons),
         f"On {machine.short_name}:\n{table}",
     ]
     if advice.would_change:
-        parts.append("What would change the answer:\n" + "\n".join(f"  {each}" for each in advice.would_change))
-    parts.append("Answered: " + ", ".join(f"{key} {answer}" for key, answer in advice.answers.items()))
+        parts.append("What would change the answer:\n" + "\n".join(map(_wrapped, advice.would_change)))
+    parts.append(_wrapped("Answered: " + ", ".join(f"{key} {answer}" for key, answer in advice.answers.items())))
     return "\n\n".join(parts)
+
+
+def _wrapped(text: str) -> str:
+    width = min(100, shutil.get_terminal_size((80, 24)).columns)
+    return textwrap.fill(text, max(40, width), subsequent_indent="  ")

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..engine import memory, speed
 from ..engine.anatomy import Anatomy, Targets, read_anatomy
-from ..engine.calibration import default_calibration, read_calibration
+from ..engine.calibration import ThreadRates, default_calibration, read_calibration
 from ..engine.cards import Card, find_card
+from ..engine.flop import Load
 from ..engine.machine import inspect_machine
 from ..engine.memory import Setting, Tuning
-from ..engine.speed import Load
 from ..foundation.errors import TunewrightError
 from ..foundation.home import runs_folder
+from ..foundation.text import one_line
 from .parser import add_json, print_json
 from .table import gib_text, render_table, seconds_text
 
@@ -62,20 +64,20 @@ def estimate(arguments: argparse.Namespace) -> dict[str, Any]:
             raise TunewrightError("Number out of range", f"--{name.replace('_', '-')} must be 1 or more.", "Try 16.")
     anatomy = _anatomy(arguments.config)
     tuning = Tuning(arguments.method, arguments.rank, _targets(arguments.targets))
-    device, name, note = _device(arguments.gpu, tuning)
+    device = _find_device(arguments.gpu)
     setting = _setting(arguments, device)
-    if isinstance(device, Card):
-        libraries = 0.0
-    else:
-        libraries = (read_calibration() or default_calibration(1)).libraries_gib
-    setting = _setting(arguments, device, libraries)
-    terms = memory.predict_memory(anatomy, tuning, setting)
     load = Load(setting.tokens, setting.tokens_per_row)
-    seconds = speed.step_seconds(anatomy, tuning, setting, load, 1, device)
+
+    def step_seconds(rates: Card | ThreadRates) -> float:
+        return speed.step_seconds(anatomy, tuning, setting, load, 1, rates)
+
+    seconds = min(map(step_seconds, device.rates))
+    terms = memory.predict_memory(anatomy, tuning, setting)
     peak = memory.peak_gib(terms)
     return {
         "model": f"{anatomy.family}, {anatomy.layers} layers of {anatomy.hidden}",
-        "device": name,
+        "device": device.name,
+        "device_memory_gib": device.memory_gib,
         "total_parameters": anatomy.total_parameters,
         "trainable_parameters": tuning.trainable_parameters(anatomy),
         "peak_allocated_gib": peak,
@@ -84,7 +86,7 @@ def estimate(arguments: argparse.Namespace) -> dict[str, Any]:
         "tokens_per_second": setting.tokens / seconds,
         "step_seconds": seconds,
         "terms": terms,
-        "note": note,
+        "note": device.note,
     }
 
 
@@ -105,30 +107,45 @@ def _targets(text: str) -> Targets:
             return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def _device(gpu: str | None, tuning: Tuning) -> tuple[Card | Any, str, str]:
-    """Return the device to predict for, its name, and where its figures come from."""
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What the estimate is for; a processor has rates for several numbers of threads."""
+
+    name: str
+    memory_gib: float
+    rates: tuple[Card | ThreadRates, ...]
+    libraries_gib: float
+    note: str
+
+
+def _find_device(gpu: str | None) -> Device:
+    """Return the card of that name, or this machine's first one, or else its processor."""
+    memory_gib = None
     if gpu is None:
         machine = inspect_machine(runs_folder())
         if not machine.gpus:
-            calibration = read_calibration() or default_calibration(machine.cores)
-            rates = max(calibration.rates, key=lambda each: each.small_gflops)
-            source = "measured on this machine" if calibration.measured else "default figures for a processor"
-            return rates, machine.short_name, f"Speed stands on {source}."
-        gpu = machine.gpus[0].name
+            found = read_calibration() or default_calibration(machine.cores)
+            source = "measured on this machine" if found.measured else "default figures for a processor"
+            note = f"Speed stands on {source}."
+            return Device(machine.short_name, machine.memory_total_gib, found.rates, found.libraries_gib, note)
+        gpu, memory_gib = machine.gpus[0].name, machine.gpus[0].memory_total_gib
     card = find_card(gpu)
     if card.source == "assumed":
-        return card, gpu, "This card is not in the table of known ones; its speed is a guess."
-    return card, card.name, f"The card's speed is {'measured' if card.source == 'measured' else 'from its datasheet'}."
+        note = "This card is not in the table of known ones; its speed is a guess."
+    else:
+        note = f"The card's speed is {'measured' if card.source == 'measured' else 'from its datasheet'}."
+    return Device(one_line(gpu, 80), memory_gib or card.memory_gib, (card,), 0.0, note)
 
 
-def _setting(arguments: argparse.Namespace, device: object, libraries_gib: float = 0.0) -> Setting:
-    on_gpu = isinstance(device, Card)
+def _setting(arguments: argparse.Namespace, device: Device) -> Setting:
+    card = device.rates[0]
+    on_gpu = isinstance(card, Card)
     if arguments.backend == "unsloth" and not on_gpu:
         raise TunewrightError(
             "Unsloth needs a GPU", "There is none here.", "Name one with --gpu, or leave --backend out."
         )
     recomputing = "offloaded" if arguments.backend == "unsloth" else "on"
-    precision = "fp32" if not isinstance(device, Card) else "bf16" if device.supports_bf16 else "fp16"
+    precision = "fp32" if not isinstance(card, Card) else "bf16" if card.supports_bf16 else "fp16"
     return Setting(
         device="cuda" if on_gpu else "cpu",
         backend=arguments.backend,
@@ -138,15 +155,20 @@ def _setting(arguments: argparse.Namespace, device: object, libraries_gib: float
         checkpointing=recomputing if arguments.checkpointing == "on" else "off",
         optimizer=arguments.optimizer,
         liger=arguments.liger == "on" and arguments.backend == "transformers",
-        libraries_gib=libraries_gib,
+        libraries_gib=device.libraries_gib,
     )
+
+
+def memory_text(gib: float) -> str:
+    """Return an amount of memory in GiB, a small one in MiB."""
+    return f"{1024 * gib:.1f} MiB" if gib < 0.1 else gib_text(gib)
 
 
 def _text(figures: dict[str, Any]) -> str:
     """Return the estimate as two tables."""
     peak = figures["peak_allocated_gib"]
     terms = sorted(figures["terms"].items(), key=lambda term: -term[1])
-    rows = [(name, gib_text(gib), f"{100 * gib / peak:.0f} %") for name, gib in terms]
+    rows = [(name, memory_text(gib), f"{100 * gib / peak:.0f} %") for name, gib in terms]
     table = render_table(("TERM", "MEMORY", "SHARE"), [*rows, ("peak", gib_text(peak), "100 %")], right=(1, 2))
     share = figures["trainable_parameters"] / figures["total_parameters"]
     return "\n".join(
@@ -158,7 +180,7 @@ def _text(figures: dict[str, Any]) -> str:
             table,
             "",
             f"{gib_text(figures['peak_reserved_gib'])} reserved by the allocator, {gib_text(figures['needed_gib'])} "
-            "must be free.",
+            f"must be free of {gib_text(figures['device_memory_gib'])}.",
             f"{figures['tokens_per_second']:,.0f} tokens/s, {seconds_text(figures['step_seconds'])} a step. "
             f"{figures['note']}",
         )

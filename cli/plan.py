@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
+import textwrap
+from pathlib import Path
 from typing import Any
 
+from ..engine.anatomy import read_anatomy
+from ..engine.data.formats import read_conversations
+from ..engine.defaults import default_recipe
 from ..engine.machine import inspect_machine
-from ..engine.plan import Plan, Prediction
+from ..engine.plan import Plan, Prediction, Reason
 from ..engine.planner import plan_recipe
+from ..engine.sources import BUILT_IN_MODELS, find_data, find_model
 from ..foundation.errors import TunewrightError
 from ..foundation.home import runs_folder
+from ..recipes.model import Recipe
+from .estimate import memory_text
 from .parser import add_json, print_json
-from .recipe_argument import add_recipe, find_recipe
+from .recipe_argument import add_recipe, change_recipe, find_recipe
 from .table import gib_text, render_table, seconds_text
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     add_recipe(parser)
+    parser.epilog = "A model in the place of RECIPE (a folder, or a name on the Hub) is planned with default values."
     parser.add_argument("--rate", type=float, metavar="MONEY", help="what an hour of this machine costs, any currency")
     add_json(parser)
 
@@ -27,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the plan that `arguments` ask for and return the exit status."""
     if arguments.rate is not None and not 0 <= arguments.rate < 1e6:
         raise TunewrightError("Rate out of range", f"{arguments.rate:g} is no price of an hour.", "Such as --rate 2.5.")
-    _, recipe = find_recipe(arguments)
+    recipe = _recipe_for_model(arguments) if _is_model(arguments.recipe) else find_recipe(arguments)[1]
     plan = plan_recipe(recipe, inspect_machine(runs_folder()), arguments.rate)
     if arguments.json:
         values: dict[str, Any] = json.loads(plan.to_json())
@@ -37,22 +47,52 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _is_model(name: str) -> bool:
+    """Tell whether `name` is a model rather than a recipe."""
+    if name in BUILT_IN_MODELS or (Path(name).expanduser() / "config.json").exists():
+        return True
+    try:
+        return "/" in name and not name.endswith(".toml") and bool(find_model(name))
+    except TunewrightError:
+        return False
+
+
+def _recipe_for_model(arguments: argparse.Namespace) -> Recipe:
+    """Return the default LoRA recipe for a model and the rows in `--data`."""
+    if arguments.data is None:
+        raise TunewrightError("No data", "A model alone cannot be planned.", "Add --data FILE, a JSONL file of rows.")
+    data = find_data(arguments.data)
+    rows = len(read_conversations(data).require_whole())
+    anatomy = read_anatomy(find_model(arguments.recipe))
+    recipe, _ = default_recipe("lora", arguments.recipe, str(data), rows, anatomy)
+    return change_recipe(recipe, arguments.changes)
+
+
 def plan_text(plan: Plan) -> str:
     """Return `plan` as text: figures, memory, reasons, plans that lost, notes."""
     parts = [f"{plan.total_steps} steps of {plan.micro_batch} × {plan.accumulation} rows on {plan.machine}"]
     if plan.prediction:
         parts += [_figures(plan.prediction), _memory(plan.prediction)]
     if plan.reasons:
-        rows = [(each.choice, each.value, each.because) for each in plan.reasons]
-        parts.append(render_table(("CHOICE", "VALUE", "BECAUSE"), rows))
+        parts.append("\n".join(map(_reason, plan.reasons)))
     if plan.alternatives:
         lost = [
             (a.summary, gib_text(a.peak_gib), seconds_text(a.total_seconds), a.lost_because) for a in plan.alternatives
         ]
         parts.append(render_table(("LOST", "PEAK", "TIME", "BECAUSE"), lost, right=(1, 2)))
     if plan.notes:
-        parts.append("\n".join(plan.notes))
+        parts.append("\n".join(map(_wrapped, plan.notes)))
     return "\n\n".join(parts)
+
+
+def _reason(reason: Reason) -> str:
+    """Return a choice with its value, and the reason indented below."""
+    return f"{reason.choice}: {reason.value}\n{_wrapped(reason.because, indent='    ')}"
+
+
+def _wrapped(text: str, indent: str = "") -> str:
+    width = min(100, shutil.get_terminal_size((80, 24)).columns)
+    return textwrap.fill(text, max(40, width), initial_indent=indent, subsequent_indent=indent)
 
 
 def _figures(prediction: Prediction) -> str:
@@ -72,4 +112,4 @@ def _figures(prediction: Prediction) -> str:
 
 def _memory(prediction: Prediction) -> str:
     terms = sorted(prediction.memory_terms.items(), key=lambda term: -term[1])
-    return render_table(("MEMORY", "PEAK"), [(name, gib_text(gib)) for name, gib in terms], right=(1,))
+    return render_table(("MEMORY", "PEAK"), [(name, memory_text(gib)) for name, gib in terms], right=(1,))

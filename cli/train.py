@@ -17,13 +17,16 @@ from .table import gib_text, seconds_text
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add_recipe(parser)
+    parser.add_argument(
+        "--backend", choices=("unsloth", "transformers"), help="train with this instead of what the plan would choose"
+    )
     parser.add_argument("--follow", action="store_true", help="print the run's lines until it ends")
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     name, recipe = find_recipe(arguments)
-    plan = plan_recipe(recipe, inspect_machine(runs_folder()))
+    plan = plan_recipe(recipe, inspect_machine(runs_folder()), backend=arguments.backend)
     started = launch(recipe, plan, name)
     processes = started.processes()
     if arguments.json:

@@ -119,12 +119,19 @@ def _find_gpus() -> tuple[tuple[GpuDevice, ...], str | None, str]:
             return (), None, _other_accelerator()
         driver = _text(nvml.nvmlSystemGetDriverVersion())
         listed = nvml.nvmlDeviceGetCount()
-        gpus = tuple(gpu for gpu in (_describe(nvml, index) for index in range(listed)) if gpu is not None)
+        described = (_describe(nvml, index) for index in range(listed) if _is_allowed(index))
+        gpus = tuple(gpu for gpu in described if gpu is not None)
         if not gpus:
             found = f"none of its {listed} GPUs answers" if listed else "it sees no GPU"
             return (), driver, f"An NVIDIA driver is loaded, but {found}."
         silent = f"; {listed - len(gpus)} more do not answer" if listed > len(gpus) else ""
         return gpus, driver, f"{len(gpus)} NVIDIA GPU{'s' if len(gpus) > 1 else ''}, driver {driver}{silent}."
+
+
+def _is_allowed(index: int) -> bool:
+    """Tell whether CUDA_VISIBLE_DEVICES, if it names GPUs by number, leaves this one to us."""
+    allowed = [word.strip() for word in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if word.strip()]
+    return not allowed or not all(word.isdecimal() for word in allowed) or str(index) in allowed
 
 
 def _describe(nvml: Any, index: int) -> GpuDevice | None:

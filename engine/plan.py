@@ -86,6 +86,8 @@ class Plan:
     merge: bool
     """Whether the merged model is written beside the adapter at the end."""
     gpus: int = 1
+    gpu_index: int = 0
+    """The GPU that the run uses, by the driver's numbering (that of nvidia-smi)."""
     parallelism: Literal["one", "ddp", "fsdp2"] = "one"
     prediction: Prediction | None = None
     reasons: tuple[Reason, ...] = ()

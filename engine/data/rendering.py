@@ -234,9 +234,7 @@ def prepare(recipe: Recipe, model: Path | None = None) -> Prepared:
     """
     renderer = Renderer(model or find_model(recipe.base.model, recipe.base.revision))
     conversations = read_conversations(find_data(recipe.data.source)).require_whole()
-    rendered = [
-        (each, renderer.render(each, recipe.data.loss_on, recipe.data.max_length)) for each in conversations
-    ]
+    rendered = [(each, renderer.render(each, recipe.data.loss_on, recipe.data.max_length)) for each in conversations]
     kept = [(conversation, row) for conversation, row in rendered if row.supervised > 0]
     if not kept:
         raise TunewrightError(

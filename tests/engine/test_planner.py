@@ -86,7 +86,7 @@ def test_the_global_batch_is_kept(batch: int, method: str, gpu: bool) -> None:
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(free=st.floats(8, 130), more=st.floats(0, 60), method=st.sampled_from(sorted(METHODS)), packing=st.booleans())
 def test_more_memory_never_gives_a_slower_plan(free: float, more: float, method: str, packing: bool) -> None:
-    work = Work(recipe(method, packing=packing), LLAMA_8B, tuple(CHAT), (), 50.0, 0)
+    work = Work(recipe(method, packing=packing), LLAMA_8B, tuple(CHAT), (), 50.0, 90, 0)
     candidates = list(search(work, look_around(work, machine(card(total=200, free=free)), None)))
     tight = [each for each in candidates if each.needed_gib <= free]
     roomy = [each for each in candidates if each.needed_gib <= free + more]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
+import time
+from importlib.metadata import version
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -24,9 +27,9 @@ from tunewright.engine.calibration import (
     record,
 )
 from tunewright.engine.cards import CARDS, UNKNOWN, find_card
+from tunewright.engine.flop import Load, forward_flop_per_token
 from tunewright.engine.machine import GpuDevice, Machine
 from tunewright.engine.memory import Setting, Tuning
-from tunewright.engine.speed import Load
 from tunewright.foundation.home import calibration_path
 
 BASE: dict[str, Any] = {
@@ -74,7 +77,7 @@ def test_flop_reproduce_published_utilisation() -> None:
     """NeMo AutoModel on an H100: 12,473 tokens/s of Llama-3-8B LoRA at 4,096 tokens are stated as 402 TFLOP/s."""
     anatomy = MODELS["llama-3.1-8b"]
     # NeMo's figure counts the adapters' share as nothing.
-    flop = speed.forward_flop_per_token(anatomy, 4096) * 2
+    flop = forward_flop_per_token(anatomy, 4096) * 2
     assert 12_473 * flop / 1e12 == pytest.approx(402, rel=0.01)
 
 
@@ -213,16 +216,28 @@ def test_measures_this_machine_and_keeps_it(own_home: Path) -> None:
     assert correction("box", "shape", "lora").runs == 1
 
 
-def test_a_calibration_of_another_torch_is_measured_anew(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    values = {
-        "device": "EPYC", "torch_version": "0.0.1", "libraries_gib": 0.5, "import_seconds": 9.0,
-        "rates": [
-            {"threads": 1, "small_gflops": 80, "large_gflops": 80, "layer_seconds": 1e-3, "adapter_seconds": 3e-5,
-             "score_seconds": 6e-9, "logit_seconds": 1e-8, "dequantised_per_second": 1e9}
-        ],
+@pytest.mark.parametrize(
+    ("changes", "current"),
+    [
+        ({}, True),
+        ({"torch_version": "0.0.1"}, False),
+        ({"others_busy_cores": 0.9}, True),
+        ({"others_busy_cores": 0.9, "time": time.time() - 7200}, False),
+        ({"time": time.time() - 7200}, True),
+    ],
+)
+def test_a_calibration_is_taken_while_it_is_current(own_home: Path, changes: dict[str, Any], current: bool) -> None:
+    cores = len(os.sched_getaffinity(0))
+    rates = {
+        "threads": cores, "small_gflops": 80, "large_gflops": 80, "layer_seconds": 1e-3, "adapter_seconds": 3e-5,
+        "score_seconds": 6e-9, "logit_seconds": 1e-8, "dequantised_per_second": 1e9,
     }  # fmt: skip
-    calibration_path().write_text(json.dumps({"form": 1, "calibration": values}))
-    assert read_calibration() is None
+    values = {
+        "device": "EPYC", "torch_version": version("torch"), "libraries_gib": 0.5, "import_seconds": 9.0,
+        "others_busy_cores": 0.0, "time": time.time(), "rates": [rates],
+    }  # fmt: skip
+    calibration_path().write_text(json.dumps({"form": 1, "calibration": values | changes}))
+    assert (read_calibration() is not None) is current
 
 
 def test_expected_padding_of_many_rows_is_quick() -> None:

@@ -1,0 +1,87 @@
+"""Batches: how many steps a data set makes, and what its real lengths cost in padding."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, insort
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """The lengths of the rows that are drawn, in tokens."""
+
+    rows: int
+    total: int
+    longest: int
+    counts: tuple[tuple[int, int], ...]
+    """(length, rows of this length), ascending."""
+
+    @property
+    def mean(self) -> float:
+        return self.total / self.rows
+
+    def padded_length(self, rows: int) -> float:
+        """Return the expected length of the longest of `rows` rows drawn at random without replacement.
+
+        E[max] = Σ l · (P(max ≤ l) − P(max < l)), where P(max ≤ l) = C(k, m) / C(n, m) for the k rows up to l.
+        """
+        if rows >= self.rows:
+            return float(self.longest)
+        if rows == 1:
+            return self.mean
+        expected, below, seen = 0.0, 0.0, 0
+        choices = _log_choose(self.rows, rows)
+        for length, count in self.counts:
+            seen += count
+            up_to = math.exp(_log_choose(seen, rows) - choices) if seen >= rows else 0.0
+            expected += length * (up_to - below)
+            below = up_to
+        return expected
+
+
+def measure_lengths(lengths: Sequence[int]) -> Lengths:
+    """Return the figures of `lengths`, which may not be empty."""
+    counts = Counter(lengths)
+    return Lengths(len(lengths), sum(lengths), max(counts), tuple(sorted(counts.items())))
+
+
+def pack(lengths: Sequence[int], capacity: int) -> list[int]:
+    """Return the lengths of the sequences that best-fit-decreasing packing makes of `lengths`, as TRL's `bfd` does."""
+    spaces: list[int] = []
+    full = 0
+    for length in sorted(lengths, reverse=True):
+        place = bisect_left(spaces, length)
+        left = (spaces.pop(place) if place < len(spaces) else capacity) - length
+        if left > 0:
+            insort(spaces, left)
+        else:
+            full += 1
+    return [capacity] * full + [capacity - space for space in spaces]
+
+
+def steps_of(rows: int, global_batch: int, epochs: float | None, steps: int | None) -> int:
+    """Return the optimizer steps of a run: as given, or ⌈epochs · ⌈rows / batch⌉⌉ as transformers' trainer counts."""
+    if steps is not None:
+        return steps
+    assert epochs is not None, "a recipe has either epochs or steps"
+    return max(1, math.ceil(epochs * math.ceil(rows / global_batch)))
+
+
+def rows_seen(rows: int, global_batch: int, steps: int) -> int:
+    """Return how many rows `steps` steps draw: the last step of an epoch may be a short one."""
+    steps_an_epoch = math.ceil(rows / global_batch)
+    epochs, rest = divmod(steps, steps_an_epoch)
+    return epochs * rows + min(rows, rest * global_batch)
+
+
+def divisors(number: int) -> list[int]:
+    """Return the divisors of `number`, ascending."""
+    small = [each for each in range(1, math.isqrt(number) + 1) if number % each == 0]
+    return small + [number // each for each in reversed(small) if each * each != number]
+
+
+def _log_choose(n: int, k: int) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)

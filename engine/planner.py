@@ -1,0 +1,360 @@
+"""The planner: takes the fastest plan that fits this machine, and says why."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Iterator, Sequence
+
+from ..recipes.model import Recipe
+from . import cost, memory
+from .anatomy import Anatomy, read_anatomy
+from .calibration import Calibration, Correction, correction, read_calibration, shape_name
+from .cards import Card
+from .machine import Machine
+from .plan import Alternative, Backend, Plan, Prediction, Reason
+from .remedies import nothing_fits
+from .search import (
+    EVALUATION_SHARE,
+    LARGEST_MERGED_GIB,
+    NEARLY_AS_FAST,
+    PROBED_ROWS,
+    Cadence,
+    Candidate,
+    Surroundings,
+    Timing,
+    Work,
+    choose,
+    choose_cadence,
+    disk_gib,
+    look_around,
+    merged_gib,
+    merges,
+    probe_seconds,
+    search,
+    time_run,
+)
+
+SHOWN_ALTERNATIVES = 5
+TIME_ERROR = {"measured": 0.25, "datasheet": 0.4, "assumed": 0.7, "calibrated": 0.25, "default": 0.6, "repeated": 0.15}
+"""How far the total time may be off either way, by where the device's figures come from."""
+
+
+def plan_recipe(
+    recipe: Recipe, machine: Machine, hourly_rate: float | None = None, backend: Backend | None = None
+) -> Plan:
+    """Return the fastest plan that fits `machine`, for the recipe's own model and its data as rendered for training.
+
+    `hourly_rate` is the machine's price in any currency; `backend` is taken instead of our own choice. Raises TunewrightError when the model or data cannot be
+    used, or when nothing fits.
+    """
+    from .data.rendering import prepare
+    from .sources import find_data, find_model
+
+    folder = find_model(recipe.base.model, recipe.base.revision)
+    anatomy = read_anatomy(folder)
+    prepared = prepare(recipe, folder)
+    judged = 0
+    if recipe.evaluation.source:
+        with find_data(recipe.evaluation.source).open("rb") as file:
+            judged = min(recipe.evaluation.rows, sum(1 for line in file if line.strip()))
+    return make_plan(
+        recipe,
+        machine,
+        anatomy,
+        [row.length for row in prepared.training],
+        [row.length for row in prepared.validation],
+        [row.supervised for row in prepared.training],
+        read_calibration(),
+        hourly_rate,
+        judged,
+        backend,
+    )
+
+
+def make_plan(
+    recipe: Recipe,
+    machine: Machine,
+    anatomy: Anatomy,
+    training_lengths: Sequence[int],
+    validation_lengths: Sequence[int],
+    supervised: Sequence[int],
+    calibration: Calibration | None,
+    hourly_rate: float | None = None,
+    judged: int = 0,
+    backend: Backend | None = None,
+) -> Plan:
+    """Return the fastest plan that fits `machine` for rows of these lengths, in tokens.
+
+    `supervised` counts the tokens of each row on which a loss is taken, `judged` the rows that are answered before
+    and after. Raises TunewrightError when nothing fits, with the smallest change that would.
+    """
+    assert training_lengths, "a recipe without rows is refused when its data is prepared"
+    work = Work(
+        recipe,
+        anatomy,
+        tuple(training_lengths),
+        tuple(validation_lengths),
+        sum(supervised) / len(supervised) if supervised else 0.0,
+        max(supervised, default=0),
+        judged,
+    )
+    around = look_around(work, machine, calibration, backend)
+    candidates = list(search(work, around))
+    fitting = [each for each in candidates if each.needed_gib <= around.budget_gib]
+    if not fitting:
+        raise nothing_fits(work, around, candidates)
+    chosen = choose(fitting)
+    cadence = choose_cadence(work, around, chosen)
+    timing = time_run(work, around, chosen, cadence)
+    earlier = correction(machine.short_name, shape_name(anatomy), recipe.method.kind)
+    return Plan(
+        machine=machine.short_name,
+        backend=around.backend,
+        device=around.kind,
+        precision=around.precision,
+        micro_batch=chosen.micro_batch,
+        accumulation=chosen.accumulation,
+        gradient_checkpointing=chosen.setting.checkpointing,
+        batching="packed" if recipe.data.packing else "padded",
+        attention=_attention(around, recipe),
+        threads=around.threads,
+        total_steps=work.steps,
+        training_rows=len(work.training),
+        validation_rows=len(work.validation),
+        evaluate_every_steps=cadence.evaluate,
+        checkpoint_every_steps=cadence.checkpoint,
+        sample_every_steps=cadence.sample,
+        merge=merges(work),
+        gpu_index=around.gpu.index if around.gpu else 0,
+        prediction=predict(work, around, chosen, timing, earlier, hourly_rate),
+        reasons=tuple(reasons(work, machine, around, candidates, chosen, cadence)),
+        alternatives=tuple(alternatives(work, around, candidates, chosen, cadence, earlier)),
+        notes=tuple(notes(work, machine, around, chosen, timing, earlier)),
+    )
+
+
+def predict(
+    work: Work,
+    around: Surroundings,
+    chosen: Candidate,
+    timing: Timing,
+    earlier: Correction,
+    hourly_rate: float | None,
+) -> Prediction:
+    """Return the figures of the chosen plan, corrected by what earlier runs took."""
+    training = timing.training * earlier.seconds
+    total = timing.total - timing.training + training
+    error = _time_error(around, earlier)
+    return Prediction(
+        trainable_parameters=work.tuning.trainable_parameters(work.anatomy),
+        total_parameters=work.anatomy.total_parameters,
+        peak_gib=memory.peak_gib(chosen.terms) * earlier.peak,
+        memory_terms={name: gib * earlier.peak for name, gib in chosen.terms.items()},
+        tokens=work.tokens,
+        tokens_per_second=work.tokens / training,
+        seconds_to_first_step=timing.first_step,
+        training_seconds=training,
+        total_seconds=total,
+        total_seconds_range=(total * (1 - error), total * (1 + error)),
+        disk_gib=disk_gib(work, chosen),
+        cost=cost.money(total, hourly_rate),
+        seconds_correction=earlier.seconds,
+        peak_correction=earlier.peak,
+    )
+
+
+def _time_error(around: Surroundings, earlier: Correction) -> float:
+    if earlier.runs:
+        return TIME_ERROR["repeated"]
+    if isinstance(around.device, Card):
+        return TIME_ERROR[around.device.source]
+    return TIME_ERROR["calibrated" if around.calibration.measured else "default"]
+
+
+def _attention(around: Surroundings, recipe: Recipe) -> str:
+    masks_packs = recipe.data.packing and around.gpu is not None and around.backend == "transformers"
+    return "flex_attention" if masks_packs else "sdpa"
+
+
+def reasons(
+    work: Work,
+    machine: Machine,
+    around: Surroundings,
+    candidates: Sequence[Candidate],
+    chosen: Candidate,
+    cadence: Cadence,
+) -> Iterator[Reason]:
+    """Yield every choice of the plan with its reason and numbers."""
+    if around.gpu is None:
+        yield Reason("device", "cpu", machine.accelerator_note)
+    else:
+        yield Reason(
+            "device",
+            f"GPU {around.gpu.index}",
+            f"{around.gpu.name} has {around.free_gib:.1f} of {around.gpu.memory_total_gib:.1f} GiB free"
+            + (", the most of all." if len(machine.gpus) > 1 else "."),
+        )
+    if around.backend == "unsloth":
+        yield Reason(
+            "backend",
+            "unsloth",
+            "It is installed, and took 34 to 45 % less time than transformers for LoRA on an H200.",
+        )
+    elif around.gpu is None:
+        yield Reason("backend", "transformers", "Unsloth needs a GPU.")
+    elif importlib.util.find_spec("unsloth"):
+        yield Reason("backend", "transformers", "It was asked for.")
+    else:
+        yield Reason("backend", "transformers", "Unsloth is not installed; `pip install tunewright[gpu]` adds it.")
+    yield Reason("precision", around.precision, _PRECISIONS[around.precision])
+    yield _batch_reason(work, candidates, chosen)
+    yield _checkpointing_reason(around, candidates, chosen)
+    yield _batching_reason(work, chosen)
+    if around.gpu is None:
+        yield _threads_reason(work, around)
+    evaluations = math.ceil(work.steps / cadence.evaluate)
+    yield Reason(
+        "cadence",
+        f"every {cadence.evaluate} steps",
+        f"{evaluations} evaluations in {work.steps} steps, aiming at no more than {100 * EVALUATION_SHARE:.0f} % of the "
+        f"time; a checkpoint every {cadence.checkpoint} steps, so at most that much is lost.",
+    )
+    if work.tuning.kind != "full":
+        size = merged_gib(work)
+        verdict = "is small enough to keep beside" if merges(work) else "is left to `tunewright export`, beside"
+        yield Reason(
+            "merge",
+            "yes" if merges(work) else "no",
+            f"The merged model of {size:.2f} GiB {verdict} the adapter (limit {LARGEST_MERGED_GIB:.0f} GiB).",
+        )
+
+
+_PRECISIONS = {
+    "bf16": "The card computes in bfloat16, which needs no loss scaling.",
+    "fp16": "The card is older than Ampere and has no bfloat16; float16 with loss scaling is its fast type.",
+    "fp32": "Processors train fastest and most exactly in 32 bits.",
+}
+
+
+def _batch_reason(work: Work, candidates: Sequence[Candidate], chosen: Candidate) -> Reason:
+    batch = work.recipe.training.global_batch
+    same = [each for each in candidates if each.setting.checkpointing == chosen.setting.checkpointing]
+    slowest = max(same, key=lambda each: each.step_seconds)
+    because = f"{chosen.step_seconds:.3g} s a step of {batch} rows"
+    if slowest is not chosen and slowest.step_seconds > NEARLY_AS_FAST * chosen.step_seconds:
+        because += f", against {slowest.step_seconds:.3g} s with {slowest.summary}"
+    return Reason(
+        "micro-batch",
+        f"{chosen.micro_batch} × {chosen.accumulation}",
+        f"{because}; the global batch stays {batch}. The longest micro-batch holds {chosen.setting.tokens:,} tokens.",
+    )
+
+
+def _checkpointing_reason(around: Surroundings, candidates: Sequence[Candidate], chosen: Candidate) -> Reason:
+    value = chosen.setting.checkpointing
+    other = next(
+        each
+        for each in candidates
+        if each.micro_batch == chosen.micro_batch and (each.setting.checkpointing == "off") != (value == "off")
+    )
+    if value == "off":
+        saved, slower = chosen.needed_gib - other.needed_gib, other.step_seconds / chosen.step_seconds - 1
+        because = f"Recomputing would save {saved:.2f} GiB, which are not needed, and take {100 * slower:.0f} % longer."
+    else:
+        because = (
+            f"Without recomputing, {other.needed_gib:.1f} GiB would be needed and {around.budget_gib:.1f} may be used."
+            if other.needed_gib > around.budget_gib
+            else f"A larger micro-batch with recomputing is faster than {other.step_seconds:.3g} s without."
+        )
+    return Reason("gradient checkpointing", value, because)
+
+
+def _batching_reason(work: Work, chosen: Candidate) -> Reason:
+    if work.recipe.data.packing:
+        return Reason(
+            "batching",
+            "packed",
+            f"The recipe asks for it: {len(work.training):,} rows make {work.drawn.rows:,} sequences of at most "
+            f"{work.drawn.longest:,} tokens.",
+        )
+    useful = work.drawn.mean * chosen.micro_batch / chosen.load.tokens
+    return Reason(
+        "batching",
+        "padded",
+        f"Packing is not in the recipe, as it changes what a step learns from; rows of {work.drawn.mean:.0f} tokens on "
+        f"average are padded to {chosen.load.attended:.0f}, so {100 * (1 - useful):.0f} % of the work is padding.",
+    )
+
+
+def _threads_reason(work: Work, around: Surroundings) -> Reason:
+    source = "as measured here" if around.calibration.measured else "by default figures"
+    takes = " and ".join(
+        f"{probe_seconds(work, rates):.2g} s with {rates.threads}" for rates in around.calibration.rates
+    )
+    rows = min(PROBED_ROWS, work.recipe.training.global_batch)
+    return Reason("threads", str(around.threads), f"A micro-batch of {rows} rows takes {takes}, {source}.")
+
+
+def alternatives(
+    work: Work,
+    around: Surroundings,
+    candidates: Sequence[Candidate],
+    chosen: Candidate,
+    cadence: Cadence,
+    earlier: Correction,
+) -> Iterator[Alternative]:
+    """Yield the fastest plans that lost, those that do not fit among them."""
+    losers = sorted((each for each in candidates if each is not chosen), key=lambda each: each.step_seconds)
+    for each in losers[:SHOWN_ALTERNATIVES]:
+        slower = each.step_seconds / chosen.step_seconds - 1
+        if each.needed_gib > around.budget_gib:
+            because = f"needs {each.needed_gib:.1f} GiB, {around.budget_gib:.1f} may be used"
+        elif slower >= NEARLY_AS_FAST - 1:
+            because = f"{100 * slower:.0f} % slower"
+        else:
+            because = f"no faster to speak of, and takes {each.needed_gib - chosen.needed_gib:.2f} GiB more"
+        total = time_run(work, around, each, cadence).total
+        yield Alternative(each.summary, memory.peak_gib(each.terms) * earlier.peak, total * earlier.seconds, because)
+
+
+def notes(
+    work: Work, machine: Machine, around: Surroundings, chosen: Candidate, timing: Timing, earlier: Correction
+) -> Iterator[str]:
+    """Yield what people should know about the plan and its figures."""
+    device = around.device
+    if isinstance(device, Card):
+        match device.source:
+            case "measured":
+                yield f"Speed is predicted from rates measured on an NVIDIA {device.name}."
+            case "datasheet":
+                yield f"Speed is predicted from the {device.name}'s datasheet; nothing was measured on this card yet."
+            case _:
+                yield "This card is not in the table of known ones; times are guesses until a run has ended here."
+    elif not around.calibration.measured:
+        yield "This processor was not measured yet, so the figures stand on defaults; `tunewright demo` measures it."
+    elif around.calibration.disturbed:
+        yield (
+            f"Other programs kept {around.calibration.others_busy_cores:.1f} cores busy while this processor was "
+            "measured; it may be faster than predicted."
+        )
+    if earlier.runs:
+        runs = "run" if earlier.runs == 1 else "runs"
+        yield (
+            f"Corrected by {earlier.runs} earlier {runs} of this model shape and method here: time × "
+            f"{earlier.seconds:.2f}, memory × {earlier.peak:.2f}."
+        )
+    if len(machine.gpus) > 1:
+        yield f"One of {len(machine.gpus)} GPUs is used; several at once are not supported yet."
+    if work.recipe.training.global_batch > work.drawn.rows:
+        yield f"The global batch is larger than the {work.drawn.rows} training rows: every step sees all of them."
+    if work.drawn.longest > work.anatomy.context:
+        yield f"Rows of up to {work.drawn.longest} tokens exceed the model's context of {work.anatomy.context}."
+    needed = disk_gib(work, chosen)
+    if needed > 0.9 * machine.disk_free_gib:
+        yield f"The run writes about {needed:.1f} GiB, and {machine.disk_free_gib:.1f} GiB are free on its disk."
+    if work.recipe.method.kind == "qlora" and around.gpu is None:
+        yield "On a processor 4-bit weights save memory but not time: each pass expands them again."
+    kwh = cost.energy_kwh(timing.total, machine)
+    if kwh >= 0.01:
+        yield f"About {kwh:.2f} kWh at full power."

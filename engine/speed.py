@@ -1,0 +1,96 @@
+"""Speed: what the parts of a run take in seconds, on a card or on a processor."""
+
+from __future__ import annotations
+
+from . import gpu_speed, processor_speed
+from .anatomy import Anatomy
+from .calibration import ThreadRates
+from .cards import Card
+from .flop import Load
+from .memory import ADAMW_8BIT_BYTES, GIB, Setting, Tuning, weight_bytes
+
+Device = Card | ThreadRates
+PROMPTS_AT_ONCE = 50
+"""Prompts that are answered together (`results/evaluate.py`)."""
+WRITTEN_GB_PER_SECOND = 0.6
+"""Checkpoints are written, flushed and hashed; assumed for a cloud disk."""
+CHECKPOINT_SECONDS = 0.08
+"""What a checkpoint takes however small it is; timed."""
+IMPORT_SECONDS = {"unsloth": 25.0, "transformers": 14.7}
+"""Imports beside a GPU; measured."""
+FIRST_STEP_SECONDS = {"unsloth": 5.0, "transformers": 4.0}
+"""What the first step takes beyond the others, compiling kernels; measured 2 to 8 s."""
+FLEX_COMPILE_SECONDS = 45.0
+"""What it takes on top with flex attention; measured."""
+
+
+def micro_batch_seconds(anatomy: Anatomy, tuning: Tuning, setting: Setting, load: Load, device: Device) -> float:
+    """Return the seconds of one forward and backward pass."""
+    if isinstance(device, ThreadRates):
+        return processor_speed.micro_batch_seconds(anatomy, tuning, setting, load, device)
+    return gpu_speed.micro_batch_seconds(anatomy, tuning, setting, load, device)
+
+
+def step_seconds(
+    anatomy: Anatomy, tuning: Tuning, setting: Setting, load: Load, accumulation: int, device: Device
+) -> float:
+    """Return the seconds of one optimizer step."""
+    passes = accumulation * micro_batch_seconds(anatomy, tuning, setting, load, device)
+    if isinstance(device, ThreadRates):
+        return passes + processor_speed.optimizer_seconds(anatomy, tuning)
+    return passes + gpu_speed.optimizer_seconds(anatomy, tuning, device)
+
+
+def evaluation_seconds(
+    anatomy: Anatomy, tuning: Tuning, setting: Setting, load: Load, batches: float, device: Device
+) -> float:
+    """Return the seconds of the validation loss: forward passes alone."""
+    if isinstance(device, ThreadRates):
+        once = processor_speed.forward_seconds(anatomy, tuning, load, device) + processor_speed.TRAINER_SECONDS
+    else:
+        once = gpu_speed.forward_seconds(anatomy, tuning, setting, load, device)
+    return batches * once
+
+
+def generation_seconds(
+    anatomy: Anatomy,
+    tuning: Tuning,
+    setting: Setting,
+    prompts: int,
+    prompt_tokens: float,
+    answer_tokens: float,
+    device: Device,
+) -> float:
+    """Return the seconds in which `prompts` are answered greedily with `answer_tokens` each, in batches."""
+    if prompts <= 0 or answer_tokens <= 0:
+        return 0.0
+    batches = -(-prompts // PROMPTS_AT_ONCE)
+    rows = prompts / batches
+    asked = Load(rows * prompt_tokens, prompt_tokens)
+    if isinstance(device, ThreadRates):
+        prompt = processor_speed.forward_seconds(anatomy, tuning, asked, device)
+        token = processor_speed.forward_seconds(anatomy, tuning, Load(rows, prompt_tokens), device)
+        token += processor_speed.TOKEN_SECONDS
+    else:
+        prompt = gpu_speed.prompt_seconds(anatomy, asked, device)
+        token = gpu_speed.token_seconds(anatomy, tuning, setting, device)
+    return batches * (prompt + answer_tokens * token)
+
+
+def checkpoint_bytes(anatomy: Anatomy, tuning: Tuning, setting: Setting) -> float:
+    """Return the bytes of one checkpoint: what is trained, with the optimizer's states."""
+    trained = tuning.trainable_parameters(anatomy)
+    own = 4 if tuning.kind != "full" else weight_bytes(tuning, setting)
+    states = ADAMW_8BIT_BYTES if setting.optimizer == "adamw_8bit" else 2 * own
+    return trained * (own + states)
+
+
+def checkpoint_seconds(anatomy: Anatomy, tuning: Tuning, setting: Setting) -> float:
+    """Return the seconds in which one checkpoint is written."""
+    return CHECKPOINT_SECONDS + checkpoint_bytes(anatomy, tuning, setting) / (WRITTEN_GB_PER_SECOND * 1e9)
+
+
+def loading_seconds(anatomy: Anatomy, backend: str) -> float:
+    """Return the seconds in which a model is read from a disk cache; Unsloth also patches it (measured 5 to 10 s)."""
+    gib = anatomy.checkpoint_bytes * anatomy.total_parameters / GIB
+    return 5.0 + 0.3 * gib if backend == "unsloth" else 0.3 + 0.2 * gib

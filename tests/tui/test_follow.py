@@ -1,0 +1,90 @@
+"""Following a run: bytes are read once, torn lines wait, and the list sees what the monitor sees."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tunewright.engine.runs.events import EventLog, Step, encode
+from tunewright.tui import follow
+from tunewright.tui.follow import Follower, Reading
+from tunewright.tui.run_state import RunState
+from tunewright.tui.run_summary import RunShelf
+
+from .recorded import failed_events, finished_events, record_run, training_events
+
+
+def read_all(follower: Follower) -> list[Reading]:
+    readings: list[Reading] = []
+    while (reading := follower.read()) is not None:
+        readings.append(reading)
+    return readings
+
+
+def test_a_torn_tail_waits_for_its_end(runs: Path) -> None:
+    events = training_events(41)
+    run = record_run(runs, "one", events[:-1], alive=True)
+    follower = Follower(run, lambda reading: None)
+    state = RunState()
+    for reading in read_all(follower):
+        state.add(reading)
+    assert state.history.step == 40
+    line = encode(events[-1]).encode() + b"\n"
+    with run.events_file.open("ab") as file:
+        file.write(line[:25])
+        file.flush()
+        assert [reading.events for reading in read_all(follower)] == []
+        file.write(line[25:])
+    for reading in read_all(follower):
+        state.add(reading)
+    assert state.history.step == 41
+    assert len(state.curves.loss) == 41
+    assert state.standing == "running"
+
+
+def test_every_event_is_read_once_in_batches(runs: Path) -> None:
+    run = record_run(runs, "long", training_events(0), alive=True)
+    log = EventLog(run.events_file)
+    for number in range(1, 6001):
+        log.append(Step(step=number, total_steps=6000, epoch=0, loss=1.0, learning_rate=1e-3, grad_norm=1.0,
+                        tokens=10, seconds=0.1, peak_gib=0.1))  # fmt: skip
+    log.close()
+    readings = read_all(Follower(run, lambda reading: None))
+    steps = [event.step for reading in readings for event in reading.events if isinstance(event, Step)]
+    assert steps == list(range(1, 6001))
+    assert len(readings) >= 3
+    assert readings[-1].share_read == 1.0
+    assert max(len(reading.events) for reading in readings) < follow.BATCH_EVENTS + follow.BLOCK_BYTES // 100
+
+
+def test_the_console_comes_clean_and_only_when_it_grew(runs: Path) -> None:
+    run = record_run(runs, "one", training_events(5), alive=True)
+    run.console_file.write_bytes(b"\x1b[2Jloading \x1b]0;title\x07now\n")
+    readings = read_all(Follower(run, lambda reading: None))
+    assert readings[0].console == "loading now"
+    assert all(reading.console is None for reading in readings[1:])
+
+
+def test_the_list_tells_how_each_run_stands(runs: Path) -> None:
+    record_run(runs, "a-finished", finished_events(), "finished")
+    record_run(runs, "b-failed", failed_events(), "failed")
+    record_run(runs, "c-lost", training_events(20))
+    record_run(runs, "d-running", training_events(10), alive=True)
+    (runs / "e-damaged").mkdir()
+    shelf = RunShelf()
+    found = {summary.run.id: summary for summary in shelf.look()}
+    assert {name: summary.standing for name, summary in found.items()} == {
+        "a-finished": "finished", "b-failed": "failed", "c-lost": "lost", "d-running": "running", "e-damaged": "damaged",
+    }  # fmt: skip
+    assert (found["a-finished"].exact_match_before, found["a-finished"].exact_match_after) == (0.0, 0.935)
+    assert (found["d-running"].step, found["d-running"].total_steps) == (10, 360)
+    again = {summary.run.id: summary for summary in shelf.look()}
+    assert again["a-finished"] is found["a-finished"]
+
+
+def test_a_resumed_run_goes_on_from_where_it_was_rewound(runs: Path) -> None:
+    run = record_run(runs, "one", [*training_events(100), *training_events(60)[-10:]], alive=True)
+    state = RunState()
+    for reading in read_all(Follower(run, lambda reading: None)):
+        state.add(reading)
+    assert state.history.step == 60
+    assert len(state.curves.loss) == len(state.curves.smooth) == 60

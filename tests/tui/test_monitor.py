@@ -1,0 +1,173 @@
+"""The monitor and the chat: a run that is written while one looks, stopping it, and two models answering."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from tunewright.engine.runs.directory import RunDirectory
+from tunewright.engine.runs.events import EventLog, encode
+from tunewright.foundation.errors import TunewrightError
+from tunewright.tui.app import TunewrightApp
+from tunewright.tui.screens.chat import ChatScreen
+from tunewright.tui.screens.monitor import MonitorScreen
+from tunewright.tui.screens.runs import RunsScreen
+from tunewright.tui.widgets.chart import Chart
+from tunewright.tui.widgets.error_dialog import ErrorDialog
+
+from .recorded import failed_events, finished_events, record_run, settle, shown, training_events, until
+
+WIDE = (120, 40)
+
+
+async def test_a_run_is_followed_while_it_is_written(runs: Path) -> None:
+    events = training_events(200)
+    run = record_run(runs, "live", events[:60], alive=True)
+    app = TunewrightApp()
+    async with app.run_test(size=WIDE) as pilot:
+        app.push_screen(MonitorScreen(run))
+        await until(pilot, lambda: "step 50 of 360" in shown(pilot))
+        line = encode(events[-1]).encode()
+        log = EventLog(run.events_file)
+        for event in events[60:-1]:
+            log.append(event)
+        with run.events_file.open("ab") as file:
+            file.write(line[:30])
+        await until(pilot, lambda: "step 200 of 360" in shown(pilot))
+        assert isinstance(app.screen, MonitorScreen)
+        assert len(app.screen.state.curves.loss) == 200
+        assert "● running" in shown(pilot)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 60)])
+async def test_every_pane_can_be_reached_by_tab(runs: Path, size: tuple[int, int]) -> None:
+    run = record_run(runs, "done", finished_events(), "finished")
+    app = TunewrightApp()
+    async with app.run_test(size=size) as pilot:
+        app.push_screen(MonitorScreen(run))
+        await until(pilot, lambda: "step 360 of 360" in shown(pilot))
+        seen = shown(pilot)
+        for _ in range(4):
+            await pilot.press("tab")
+            await settle(pilot)
+            seen += shown(pilot)
+        for said in ("Learning rate", "Nothing to tell.", "training on 2 threads", '{"name":"Mira"'):
+            assert said in seen
+
+
+async def test_an_ended_run_tells_why(runs: Path) -> None:
+    run = record_run(runs, "bad", failed_events(), "failed")
+    app = TunewrightApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        app.push_screen(MonitorScreen(run))
+        await until(pilot, lambda: "Even one row at a time does not fit." in shown(pilot))
+        assert "✗ failed" in shown(pilot)
+        assert "Use QLoRA" in shown(pilot)
+
+
+async def test_the_loss_can_be_drawn_logarithmically(runs: Path) -> None:
+    run = record_run(runs, "done", finished_events(), "finished")
+    app = TunewrightApp()
+    async with app.run_test(size=WIDE) as pilot:
+        app.push_screen(MonitorScreen(run))
+        await until(pilot, lambda: "step 360 of 360" in shown(pilot))
+        await pilot.press("l")
+        await settle(pilot)
+        assert app.screen.query_one("#loss", Chart).logarithmic
+        assert "logarithmic" in shown(pilot)
+
+
+async def test_stopping_asks_first(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped: list[str] = []
+    monkeypatch.setattr("tunewright.engine.runs.launch.stop", lambda run: stopped.append(run.id))
+    record_run(runs, "live", training_events(20), alive=True)
+    app = TunewrightApp()
+    async with app.run_test(size=WIDE, notifications=True) as pilot:
+        await pilot.press("2")
+        await until(pilot, lambda: "● running" in shown(pilot))
+        await pilot.press("s")
+        await settle(pilot)
+        assert "Stop the run?" in shown(pilot)
+        await pilot.press("escape")
+        await settle(pilot)
+        assert stopped == []
+        await pilot.press("s")
+        await settle(pilot)
+        await pilot.press("y")
+        await settle(pilot)
+        assert stopped == ["live"]
+        await until(pilot, lambda: "saves at its next step" in shown(pilot))
+
+
+async def test_what_cannot_be_done_ends_in_the_dialog(runs: Path) -> None:
+    record_run(runs, "done", finished_events(), "finished")
+    app = TunewrightApp()
+    async with app.run_test(size=WIDE) as pilot:
+        await pilot.press("2")
+        await until(pilot, lambda: "✓ finished" in shown(pilot))
+        for key, title in (("s", "Run not running"), ("r", "Run is finished")):
+            await pilot.press(key)
+            await settle(pilot)
+            assert isinstance(app.screen, ErrorDialog)
+            assert title in shown(pilot)
+            await pilot.press("escape")
+            await settle(pilot)
+            assert isinstance(app.screen, RunsScreen)
+
+
+class Echo:
+    """Two models that answer at once, one of them with escapes."""
+
+    def __init__(self, run: RunDirectory) -> None:
+        self.closed = threading.Event()
+
+    def ready(self, timeout_seconds: float = 0.0) -> bool:
+        return True
+
+    def ask(self, prompt: str) -> Iterator[tuple[Literal["base", "tuned", "end"], str]]:
+        yield "base", f"I heard {prompt}"
+        yield "tuned", '{"item":\x1b[31m'
+        yield "tuned", '"[/mug]"}'
+        yield "end", ""
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)])
+async def test_both_models_answer(runs: Path, size: tuple[int, int]) -> None:
+    run = record_run(runs, "done", finished_events(), "finished")
+    chats: list[Echo] = []
+
+    def start(run: RunDirectory) -> Echo:
+        chats.append(Echo(run))
+        return chats[0]
+
+    app = TunewrightApp()
+    async with app.run_test(size=size) as pilot:
+        app.push_screen(ChatScreen(run, start))
+        await until(pilot, lambda: "both models are loaded" in shown(pilot))
+        await pilot.press(*"a mug", "enter")
+        await until(pilot, lambda: '{"item":"[/mug]"}' in shown(pilot))
+        if size[0] < 110:
+            await pilot.press("tab")
+            await settle(pilot)
+        assert "I heard a mug" in shown(pilot)
+        await pilot.press("escape")
+        await settle(pilot)
+        await until(pilot, chats[0].closed.is_set)
+
+
+async def test_a_chat_that_cannot_start_ends_in_the_dialog(runs: Path) -> None:
+    def start(run: RunDirectory) -> Echo:
+        raise TunewrightError("Nothing to chat with yet", "It has no model.", "Let it finish.")
+
+    run = record_run(runs, "live", training_events(5), alive=True)
+    app = TunewrightApp()
+    async with app.run_test(size=WIDE) as pilot:
+        app.push_screen(ChatScreen(run, start))
+        await until(pilot, lambda: isinstance(app.screen, ErrorDialog))
+        await until(pilot, lambda: "Let it finish." in shown(pilot))

@@ -1,0 +1,178 @@
+"""The application: four modes, one table of keys, and one place where errors end."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from rich.text import Text
+from textual import on
+from textual.app import App, SystemCommand
+from textual.screen import Screen
+
+from ..foundation.errors import TunewrightError
+from .background import describe_unexpected
+from .keys import MODES, bindings, keys_of
+from .messages import Failed, RecipeChosen, RunLaunched
+from .theme import DARK, LIGHT, THEMES
+
+if TYPE_CHECKING:
+    from ..engine.runs.directory import RunDirectory
+    from .screens.frame import FramedScreen
+
+
+def _tune() -> FramedScreen:
+    from .screens.tune import TuneScreen
+
+    return TuneScreen()
+
+
+def _runs() -> FramedScreen:
+    from .screens.runs import RunsScreen
+
+    return RunsScreen()
+
+
+def _recipes() -> FramedScreen:
+    from .screens.recipes import RecipesScreen
+
+    return RecipesScreen()
+
+
+def _workbench() -> FramedScreen:
+    from .screens.workbench import WorkbenchScreen
+
+    return WorkbenchScreen()
+
+
+class TunewrightApp(App[None]):
+    """Tunewright's interface: a reader of machines, recipes and run directories that owns no run."""
+
+    TITLE = "tunewright"
+    CSS_PATH = "app.tcss"
+    # Screens are imported when they are first shown, so that the first one is there at once.
+    MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = {
+        "tune": _tune,
+        "runs": _runs,
+        "recipes": _recipes,
+        "workbench": _workbench,
+    }
+    DEFAULT_MODE = "tune"
+    BINDINGS = bindings("Everywhere")  # pyright: ignore[reportAssignmentType]
+
+    def __init__(self, run: RunDirectory | None = None, chat: bool = False) -> None:
+        """Open on the wizard, or on the monitor of `run`, with its chat when `chat` is true."""
+        super().__init__()
+        self._run = run
+        self._chat = chat
+        self.animation_level = "none"
+        for theme in THEMES:
+            self.register_theme(theme)
+        self.theme = DARK.name
+
+    async def on_mount(self) -> None:
+        if self._run is None:
+            return
+        from .screens.monitor import MonitorScreen
+
+        await self.switch_mode("runs")
+        self.push_screen(MonitorScreen(self._run))
+        if self._chat:
+            from .screens.chat import ChatScreen
+
+            self.push_screen(ChatScreen(self._run))
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        """Yield the modes, the keys of the present screen and those of everywhere, for the command palette."""
+        from .screens.frame import FramedScreen
+
+        for mode in MODES:
+            yield SystemCommand(f"{mode.title} ({mode.key})", mode.description, self._mode_switch(mode.name))
+        own = list(keys_of(screen.where)) if isinstance(screen, FramedScreen) else []
+        for key in (*own, *keys_of("Everywhere")):
+            if key.action.startswith("app.mode") or key.action == "app.command_palette" or key.key == "ctrl+q":
+                continue
+            yield SystemCommand(f"{key.label} ({key.name})", key.description, self._press(key.action, screen))
+
+    def _mode_switch(self, name: str) -> Callable[[], None]:
+        return lambda: self.action_mode(name)
+
+    def _press(self, action: str, screen: Screen[object]) -> Callable[[], Awaitable[None]]:
+        async def run() -> None:
+            await self.run_action(action, default_namespace=screen)
+
+        return run
+
+    def action_mode(self, name: str) -> None:
+        """Show a mode, as it was left; dialogs are closed first."""
+        from textual.screen import ModalScreen
+
+        while isinstance(self.screen, ModalScreen):
+            self.pop_screen()
+        self.switch_mode(name)
+
+    def action_help(self) -> None:
+        from .screens.help import HelpScreen
+
+        if not isinstance(self.screen, HelpScreen):
+            self.push_screen(HelpScreen())
+
+    def action_toggle_theme(self) -> None:
+        self.theme = LIGHT.name if self.theme == DARK.name else DARK.name
+
+    async def action_quit(self) -> None:
+        """Leave, and say which runs go on without this window."""
+        going_on = await asyncio.to_thread(_live_run_names)
+        said = None
+        if going_on:
+            what = "1 run goes on" if len(going_on) == 1 else f"{len(going_on)} runs go on"
+            said = f"{what} without this window. Follow with: tunewright attach {going_on[0]}"
+        self.exit(return_code=0, message=said)
+
+    @on(Failed)
+    def _tell(self, message: Failed) -> None:
+        from .widgets.error_dialog import ErrorDialog
+
+        self.push_screen(ErrorDialog(message.error))
+
+    def _fatal_error(self) -> None:
+        """End after an exception that nobody expected: the traceback goes to the log, three lines to the user."""
+        error = describe_unexpected(self._exception or RuntimeError("no exception"))
+        self.panic(Text(f"{error.title}\n  {error.message}\n  {error.remedy} Runs that are going on go on."))
+
+    @on(RunLaunched)
+    def _follow_launched(self, message: RunLaunched) -> None:
+        from .screens.monitor import MonitorScreen
+
+        self.switch_mode("runs")
+        self.push_screen(MonitorScreen(message.run))
+
+    @on(RecipeChosen)
+    async def _tune_from(self, message: RecipeChosen) -> None:
+        from .screens.tune import TuneScreen
+
+        await self.switch_mode("tune")
+        if isinstance(self.screen, TuneScreen):
+            self.screen.start_from(message.entry)
+
+
+def _live_run_names() -> list[str]:
+    """Return the runs that a process of this machine is working on."""
+    from ..engine.runs.directory import is_live, list_runs
+
+    return [run.id for run in list_runs() if not run.result_file.exists() and is_live(run)]
+
+
+def open_app(run: RunDirectory | None = None, chat: bool = False) -> int:
+    """Open the interface, on `run` if one is given, and return its exit status; raises TunewrightError without a terminal."""
+    if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
+        raise TunewrightError(
+            "Not a terminal",
+            "The interface needs a terminal for its input and output.",
+            "Use the commands: tunewright --help",
+        )
+    app = TunewrightApp(run, chat)
+    app.run()
+    return app.return_code or 0

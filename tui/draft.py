@@ -1,0 +1,36 @@
+"""What the wizard knows so far: filled in step by step, and kept when one goes back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..engine.advice import Advice
+    from ..engine.machine import Machine
+    from ..engine.plan import Plan
+    from ..recipes.model import Recipe
+    from ..recipes.registry import Entry
+    from .data_report import DataReport
+
+STARTER_MODEL = "tunewright/starter"
+STARTER_DATA = "tunewright/starter-orders"
+
+
+@dataclass(slots=True)
+class Draft:
+    """The answers so far, and what follows from them; None marks what is not known yet."""
+
+    machine: Machine | None = None
+    answers: dict[str, str] = field(default_factory=dict[str, str])
+    """The chosen option of every question, by the question's name."""
+    model: str = STARTER_MODEL
+    source: str = STARTER_DATA
+    report: DataReport | None = None
+    entry: Entry | None = None
+    """The registry's recipe that the wizard was started with."""
+    advice: Advice | None = None
+    method: str | None = None
+    """The method that was chosen; None follows the advice."""
+    recipe: Recipe | None = None
+    plan: Plan | None = None

@@ -1,0 +1,108 @@
+"""Following one run: a thread reads its files from where it left off and posts what is new, at most four times a second."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..engine.runs.directory import RunDirectory, Standing, standing
+from ..engine.runs.events import Event, read_events
+from ..foundation.text import clean
+
+INTERVAL_SECONDS = 0.25
+ENDED_INTERVAL_SECONDS = 1.0
+"""An ended run is looked at less often: it may be resumed from another terminal."""
+BATCH_EVENTS = 2000
+BATCH_SECONDS = 0.05
+BLOCK_BYTES = 384 * 1024
+CONSOLE_LINES = 200
+
+ENDED: tuple[Standing, ...] = ("finished", "stopped", "failed", "lost", "damaged")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one look at a run's directory brought."""
+
+    run: RunDirectory
+    events: tuple[Event, ...]
+    standing: Standing
+    console: str | None
+    """The console's last lines, cleaned; None when they are as before."""
+    share_read: float
+    """How much of the events file is read, 0 to 1."""
+    ended: float | None
+    """When the run ended, None while it has not."""
+
+
+class Follower:
+    """Reads a run's events from a byte offset that only moves on; a torn last line waits for its end."""
+
+    def __init__(self, run: RunDirectory, deliver: Callable[[Reading], None]) -> None:
+        self.run = run
+        self.deliver = deliver
+        self._stopped = threading.Event()
+        self._offset = 0
+        self._console_stamp: tuple[int, int] | None = None
+        self._last_standing: Standing | None = None
+
+    def stop(self) -> None:
+        """Have `follow` return soon."""
+        self._stopped.set()
+
+    def follow(self) -> None:
+        """Deliver readings until stopped; blocks, so it wants a thread of its own."""
+        while not self._stopped.is_set():
+            reading = self.read()
+            if reading is not None:
+                self.deliver(reading)
+            behind = reading is not None and reading.share_read < 1
+            calm = ENDED_INTERVAL_SECONDS if self._last_standing in ENDED else INTERVAL_SECONDS
+            self._stopped.wait(BATCH_SECONDS if behind else calm)
+
+    def read(self) -> Reading | None:
+        """Return what is new since the last call, None when nothing is."""
+        events: list[Event] = []
+        deadline = time.monotonic() + BATCH_SECONDS
+        # The standing is looked up first: whatever an ended run has written is then read after its end.
+        now = standing(self.run)
+        while len(events) < BATCH_EVENTS and time.monotonic() < deadline:
+            found, onward = read_events(self.run.events_file, self._offset, BLOCK_BYTES)
+            if onward == self._offset:
+                break
+            events += found
+            self._offset = onward
+        console = self._console()
+        if not events and console is None and now == self._last_standing:
+            return None
+        self._last_standing = now
+        return Reading(self.run, tuple(events), now, console, self._share_read(), _modified(self.run.result_file))
+
+    def _share_read(self) -> float:
+        """Return how much of the whole lines is read; what is torn at the end counts as read."""
+        try:
+            size = self.run.events_file.stat().st_size
+        except OSError:
+            return 1.0
+        return 1.0 if size - self._offset < BLOCK_BYTES else self._offset / size
+
+    def _console(self) -> str | None:
+        try:
+            status = self.run.console_file.stat()
+        except OSError:
+            return None
+        stamp = (status.st_mtime_ns, status.st_size)
+        if stamp == self._console_stamp:
+            return None
+        self._console_stamp = stamp
+        return clean(self.run.console_tail(CONSOLE_LINES))
+
+
+def _modified(path: Path) -> float | None:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return None

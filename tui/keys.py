@@ -1,0 +1,121 @@
+"""The one table of keys: bindings, the key bar, the help screen, the command palette and the docs come from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from textual.binding import Binding
+
+Where = Literal["Everywhere", "Tune", "Runs", "Monitor", "Chat", "Recipes", "Workbench", "Dialogs"]
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """One of the four rooms of the interface."""
+
+    key: str
+    name: str
+    title: str
+    description: str
+
+
+MODES = (
+    Mode("1", "tune", "Tune", "The wizard: machine, goal, data, method, recipe, launch"),
+    Mode("2", "runs", "Runs", "All runs: follow, stop, resume, chat"),
+    Mode("3", "recipes", "Recipes", "Read the recipes and start from one"),
+    Mode("4", "workbench", "Workbench", "Calculate parameters, memory and cost"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key: what it does, and where."""
+
+    key: str
+    """The key as Textual names it; several are separated by commas."""
+    action: str
+    label: str
+    """The word in the key bar."""
+    description: str
+    """The sentence in the help screen and in the docs."""
+    where: Where
+    shown: bool = True
+    """Whether the key bar shows it."""
+    priority: bool = False
+    """Whether it works while a field is being typed in."""
+    display: str = ""
+    """How the key is written for people; the key itself when empty."""
+
+    @property
+    def name(self) -> str:
+        """The key as people read it."""
+        return self.display or self.key.replace("ctrl+", "^").replace("question_mark", "?").replace("slash", "/")
+
+
+KEYS: tuple[Key, ...] = (
+    *(Key(mode.key, f"app.mode('{mode.name}')", mode.title, mode.description, "Everywhere", False) for mode in MODES),
+    Key("question_mark", "app.help", "Help", "Show every key", "Everywhere"),
+    Key("q", "app.quit", "Quit", "Leave; runs that are going on go on", "Everywhere"),
+    Key("ctrl+p", "app.command_palette", "Commands", "Find any action by its name", "Everywhere"),
+    Key("ctrl+t", "app.toggle_theme", "Light/dark", "Change between the dark and the light theme", "Everywhere", False),
+    Key("ctrl+q", "app.quit", "Quit", "Leave, even while a field is being typed in", "Everywhere", False, True),
+    Key("enter", "forward", "Next", "Accept this step and go on", "Tune"),
+    Key("escape", "back", "Back", "Return to the step before; it is as it was left", "Tune", display="esc"),
+    Key("tab", "app.focus_next", "Field", "Go to the next field, list or button", "Tune", display="tab"),
+    Key("left,right", "change", "Change", "Change the answer to the question", "Tune", False, display="←→"),
+    Key("ctrl+n", "restart", "Anew", "Begin the wizard anew", "Tune", False),
+    Key("enter", "open", "Open", "Open the run's monitor", "Runs"),
+    Key("s", "stop", "Stop", "Have the run save at its next step and stop", "Runs"),
+    Key("r", "resume", "Resume", "Go on from the run's last good checkpoint", "Runs"),
+    Key("c", "chat", "Chat", "Talk to the base and the tuned model", "Runs"),
+    Key("s", "stop", "Stop", "Have the run save at its next step and stop", "Monitor"),
+    Key("r", "resume", "Resume", "Go on from the run's last good checkpoint", "Monitor"),
+    Key("c", "chat", "Chat", "Talk to the base and the tuned model", "Monitor"),
+    Key("l", "log_scale", "Log", "Draw the loss on a logarithmic or a linear scale", "Monitor"),
+    Key("tab", "next_pane", "Pane", "Go to the next pane", "Monitor"),
+    Key("shift+tab", "previous_pane", "Pane before", "Go to the pane before", "Monitor", False),
+    Key("escape", "back", "Back", "Return to the list of runs", "Monitor", display="esc"),
+    Key("enter", "send", "Send", "Ask both models", "Chat"),
+    Key("tab", "next_side", "Side", "Go between the base model, the tuned model and the prompt", "Chat"),
+    Key("escape", "back", "Back", "End the chat and free its memory", "Chat", display="esc"),
+    Key("slash", "search", "Search", "Search in names, titles, tags and summaries", "Recipes"),
+    Key("enter", "use", "Use", "Start the wizard with this recipe", "Recipes"),
+    Key("tab", "app.focus_next", "Pane", "Go between the search, the list and the text", "Recipes"),
+    Key("escape", "leave_search", "List", "Return from the search to the list", "Recipes", False, display="esc"),
+    Key("m", "choose_model", "Model", "Choose another model's config.json", "Workbench"),
+    Key("t", "next_targets", "Targets", "Change the modules that get an adapter", "Workbench"),
+    Key("r", "next_rank", "Rank", "Change the rank of the adapters", "Workbench"),
+    Key("n", "next_sequence", "Length", "Change the tokens in a row", "Workbench"),
+    Key("b", "next_batch", "Batch", "Change the rows in a micro-batch", "Workbench"),
+    Key("k", "recompute", "Recompute", "Recompute activations to save memory, or do not", "Workbench"),
+    Key("p", "price", "Price", "Give the machine's price for an hour", "Workbench"),
+    Key("escape", "leave_field", "Leave", "Leave the field", "Workbench", False, display="esc"),
+    Key("escape", "close", "Close", "Close the dialog", "Dialogs", display="esc"),
+    Key("up", "scroll_text(-1)", "Scroll up", "Scroll the text up", "Dialogs", False, display="↑"),
+    Key("down", "scroll_text(1)", "Scroll down", "Scroll the text down", "Dialogs", False, display="↓"),
+    Key("pageup", "scroll_text(-10)", "Page up", "Scroll the text up by ten lines", "Dialogs", False),
+    Key("pagedown", "scroll_text(10)", "Page down", "Scroll the text down by ten lines", "Dialogs", False),
+    Key("c", "copy", "Copy", "Copy the text of an error", "Dialogs", False),
+    Key("y", "accept", "Yes", "Agree", "Dialogs", False),
+    Key("n", "close", "No", "Decline", "Dialogs", False),
+)
+
+
+def keys_of(where: Where) -> Iterator[Key]:
+    """Yield the keys that belong to `where`, in the order of the table."""
+    return (key for key in KEYS if key.where == where)
+
+
+def bindings(where: Where) -> list[Binding]:
+    """Return the bindings of `where`, for the BINDINGS of an app or a screen."""
+    return [
+        Binding(key.key, key.action, key.label, show=key.shown, key_display=key.name, priority=key.priority)
+        for key in keys_of(where)
+    ]
+
+
+def key_table() -> list[tuple[str, str, str, str]]:
+    """Return every key as (key, action, description, where), for the docs."""
+    return [(key.name, key.label, key.description, key.where) for key in KEYS]

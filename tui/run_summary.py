@@ -1,0 +1,137 @@
+"""One line about a run, from its files: read again only when one of them has changed."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..engine.runs.directory import RunDirectory, Standing, list_runs, standing
+from ..engine.runs.events import Eval, Event, Phase, Status, Step, read_events
+from ..foundation.errors import TunewrightError
+from ..foundation.text import one_line
+
+Kind = TypeVar("Kind", bound=Event)
+
+TAIL_BYTES = 64 * 1024
+HEAD_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """What the list of runs shows of one of them."""
+
+    run: RunDirectory
+    title: str
+    method: str
+    standing: Standing
+    phase: str
+    step: int
+    total_steps: int
+    loss: float | None
+    """The last validation loss; the last training loss before the first one."""
+    exact_match_before: float | None
+    exact_match_after: float | None
+    started: float | None
+
+    @property
+    def progress(self) -> float:
+        """The share of the steps that are taken, 0 to 1."""
+        return self.step / self.total_steps if self.total_steps else 0.0
+
+
+class RunShelf:
+    """All runs of a folder, summarised; what has not changed since the last look is not read again."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
+        self._known: dict[str, tuple[object, RunSummary]] = {}
+
+    def look(self) -> tuple[RunSummary, ...]:
+        """Return the runs as they are now, newest first."""
+        summaries: list[RunSummary] = []
+        for run in list_runs(self.folder):
+            now = standing(run)
+            stamp = (now, *(_stamp(path) for path in (run.events_file, run.result_file, run.recipe_file)))
+            known = self._known.get(run.id)
+            if known is None or known[0] != stamp:
+                known = (stamp, summarise(run, now))
+                self._known[run.id] = known
+            summaries.append(known[1])
+        return tuple(summaries)
+
+
+def summarise(run: RunDirectory, now: Standing) -> RunSummary:
+    """Return the summary of `run`, which stands as `now` says; a damaged run has one too."""
+    title, method = _recipe_words(run)
+    head, _ = read_events(run.events_file, 0, HEAD_BYTES)
+    tail = _tail(run.events_file)
+    last_step = _last(tail, Step)
+    phase = _last(tail, Phase)
+    status = _last(tail, Status)
+    loss = next((event.loss for event in reversed(tail) if isinstance(event, Eval) and event.loss is not None), None)
+    if now == "running" and status is not None and status.state == "stopping":
+        now = "stopping"
+    before = next(
+        (e.exact_match for e in head if isinstance(e, Eval) and e.step == 0 and e.exact_match is not None), None
+    )
+    after = next(
+        (e.exact_match for e in reversed(tail) if isinstance(e, Eval) and e.step > 0 and e.exact_match is not None),
+        None,
+    )
+    result = _result(run)
+    return RunSummary(
+        run=run,
+        title=title,
+        method=method,
+        standing=now,
+        phase=phase.name if phase else "",
+        step=last_step.step if last_step else int(result.get("step") or 0),
+        total_steps=last_step.total_steps if last_step else int(result.get("total_steps") or 0),
+        loss=loss if loss is not None else last_step.loss if last_step else None,
+        exact_match_before=before,
+        exact_match_after=after if after is not None else _share(result.get("exact_match_after")),
+        started=head[0].time if head else None,
+    )
+
+
+def _recipe_words(run: RunDirectory) -> tuple[str, str]:
+    try:
+        recipe = run.recipe()
+    except TunewrightError:
+        return one_line(run.id, 80), "—"
+    return one_line(recipe.card.title, 80) or one_line(run.id, 80), recipe.method.kind
+
+
+def _result(run: RunDirectory) -> dict[str, Any]:
+    try:
+        return run.result() or {}
+    except TunewrightError:
+        return {}
+
+
+def _share(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _last(events: list[Event], kind: type[Kind]) -> Kind | None:
+    return next((event for event in reversed(events) if isinstance(event, kind)), None)
+
+
+def _tail(path: Path) -> list[Event]:
+    """Return the events in the last bytes of the file at `path`."""
+    try:
+        size = path.stat().st_size
+    except OSError:
+        return []
+    # The first line of the tail may be cut in two; then it is no event and falls away.
+    return read_events(path, max(0, size - TAIL_BYTES), TAIL_BYTES + 1)[0]
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size

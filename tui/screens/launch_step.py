@@ -1,0 +1,222 @@
+"""The last step: the plan with its predictions and reasons, and the start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from textual import on
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.content import Content
+from textual.message import Message
+
+from ...foundation.errors import TunewrightError
+from ...foundation.text import clean, one_line
+from ..background import background, deliver
+from ..draft import Draft
+from ..figures import count, duration, gib, share
+from ..messages import RunLaunched
+from ..widgets.bar import bar, row_bar
+from ..widgets.pane import Pane, ScrollPane
+from ..wrapping import hanging
+from .step import Step, StepChanged
+
+if TYPE_CHECKING:
+    from ...engine.machine import Machine
+    from ...engine.plan import Plan
+    from ...recipes.model import Recipe
+
+
+LABEL = 15
+SMALL_SHARE = 0.015
+
+
+@dataclass
+class PlanMade(Message):
+    """The fastest plan that fits, or why there is none."""
+
+    recipe: Recipe
+    plan: Plan | None
+    problem: TunewrightError | None
+
+
+class LaunchStep(Step):
+    """Shows what the run will take and why it is laid out so; enter starts it."""
+
+    name_in_rail = "launch"
+
+    def __init__(self, draft: Draft) -> None:
+        super().__init__(draft)
+        self._planned: Recipe | None = None
+        self._starting = False
+        self._problem: TunewrightError | None = None
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="plan-top"):
+            yield Pane("Prediction", id="prediction", said="Planning…")
+            yield Pane("Memory", id="memory", said="")
+        yield ScrollPane("Why this plan", id="reasons", said="Searching for the fastest plan that fits…")
+
+    def enter(self) -> None:
+        self._starting = False
+        self.query_one("#reasons").focus()
+        recipe, machine = self.draft.recipe, self.draft.machine
+        if recipe is None or machine is None or (recipe == self._planned and self.draft.plan is not None):
+            return
+        self._planned, self.draft.plan, self._problem = recipe, None, None
+        self.query_one("#prediction", Pane).show(
+            Content.styled("Planning: every row is rendered and counted…", "$muted")
+        )
+        self.query_one("#memory", Pane).show(Content(""))
+        self.query_one("#reasons", ScrollPane).show(
+            Content.styled("Searching for the fastest plan that fits…", "$muted")
+        )
+        self._plan(recipe, machine)
+
+    @background("plan")
+    def _plan(self, recipe: Recipe, machine: Machine) -> None:
+        from ...engine.planner import plan_recipe
+
+        try:
+            deliver(self, PlanMade(recipe, plan_recipe(recipe, machine), None))
+        except TunewrightError as error:
+            deliver(self, PlanMade(recipe, None, error))
+
+    @on(PlanMade)
+    def _show(self, message: PlanMade) -> None:
+        if message.recipe != self._planned:
+            return
+        self.draft.plan, self._problem = message.plan, message.problem
+        self._paint()
+        self.post_message(StepChanged())
+
+    def _paint(self) -> None:
+        if self._problem is not None:
+            text = Content.assemble(
+                (f"✗ {one_line(self._problem.title, 100)}\n", "bold $error"), clean(self._problem.message, 3000), "\n",
+                ("→ ", "$accent"), clean(self._problem.remedy, 1000),
+            )  # fmt: skip
+            self.query_one("#prediction", Pane).show(text)
+            self.query_one("#reasons", ScrollPane).show(Content.styled("There is no plan.", "$muted"))
+        elif self.draft.plan is not None and self.draft.machine is not None:
+            plan, machine = self.draft.plan, self.draft.machine
+            self.query_one("#prediction", Pane).show(lambda width: prediction_text(plan, width))
+            self.query_one("#memory", Pane).show(lambda width: memory_text(plan, machine, width))
+            self.query_one("#reasons", ScrollPane).show(lambda width: reasons_text(plan, width))
+
+    def obstacle(self) -> str | None:
+        if self._problem is not None:
+            return f"{self._problem.title}: {self._problem.remedy}"
+        if self.draft.plan is None:
+            return "Still planning."
+        return "Starting…" if self._starting else None
+
+    def invitation(self) -> str:
+        if self._starting:
+            return "Starting the run…"
+        if self.draft.plan is None:
+            return ""
+        return "Press enter to start. The run goes on when you leave or lose the connection."
+
+    def forward(self) -> bool:
+        if self.draft.recipe is not None and self.draft.plan is not None:
+            self._starting = True
+            self.post_message(StepChanged())
+            name = self.draft.entry.name if self.draft.entry else self.draft.recipe.method.kind
+            self._launch(self.draft.recipe, self.draft.plan, name)
+        return False
+
+    @background("launch")
+    def _launch(self, recipe: Recipe, plan: Plan, name: str) -> None:
+        from ...engine.runs.launch import launch
+
+        try:
+            deliver(self, RunLaunched(launch(recipe, plan, name)))
+        finally:
+            self._starting = False
+            deliver(self, StepChanged())
+
+
+def prediction_text(plan: Plan, width: int) -> Content:
+    """Return what the run is expected to take."""
+    prediction = plan.prediction
+    if prediction is None:
+        return Content.styled("This plan has no prediction.", "$muted")
+    low, high = prediction.total_seconds_range
+    rows = [
+        ("time", duration(prediction.total_seconds), f"{duration(low)} to {duration(high)}"),
+        ("steps", f"{plan.total_steps:,}", f"{plan.micro_batch} × {plan.accumulation} rows each"),
+        ("speed", f"{count(prediction.tokens_per_second)} tokens/s", f"{count(prediction.tokens)} in all"),
+        ("trained", count(prediction.trainable_parameters), f"{_part(prediction.trainable_parameters, prediction.total_parameters)} of {count(prediction.total_parameters)}"),
+        ("disk", gib(prediction.disk_gib), "at the end"),
+    ]  # fmt: skip
+    if prediction.cost is not None:
+        rows.append(("cost", f"{prediction.cost:.2f}", "at your hourly rate"))
+    lines = [
+        Content.assemble((f"{name:<9}", "$muted"), (f"{value:<15}", "bold"), (aside, "$muted"))
+        for name, value, aside in rows
+    ]
+    mark = Content.styled("! ", "$warning")
+    lines += [hanging(mark, Content.styled(one_line(note, 300), "$muted"), width) for note in plan.notes]
+    return Content("\n").join(lines)
+
+
+def _part(part: float, whole: float) -> str:
+    return share(part / whole, 2 if part < whole else 0) if whole else "—"
+
+
+def free_gib(plan: Plan, machine: Machine) -> float:
+    """Return the memory that the run may take: of the freest GPU, or of the machine."""
+    if plan.device == "cuda" and machine.gpus:
+        return max(gpu.memory_free_gib for gpu in machine.gpus)
+    return machine.memory_free_gib
+
+
+def memory_text(plan: Plan, machine: Machine, width: int) -> Content:
+    """Return the predicted peak against what is free, and its terms, the largest first."""
+    prediction = plan.prediction
+    if prediction is None:
+        return Content("")
+    free = free_gib(plan, machine)
+    fits = prediction.peak_gib <= free
+    verdict = ("✓ fits", "$success") if fits else ("✗ does not fit", "$error")
+    said = Content.assemble((f"  {gib(prediction.peak_gib)}", "bold"), (f" of {gib(free)} free  ", "$muted"), verdict)
+    beside = width - LABEL - said.cell_length
+    peak = bar(prediction.peak_gib / free if free else 1, beside if beside > 20 else max(6, width - LABEL))
+    lines = [Content.styled(f"{'peak':<{LABEL}}", "$muted") + peak]
+    if beside > 20:
+        lines[0] += said
+    else:
+        lines.append(said.pad_left(max(0, width - said.cell_length)))
+    terms = sorted(prediction.memory_terms.items(), key=lambda term: -term[1])
+    # What is too small to be seen beside the peak stands in one line.
+    small = [(name, value) for name, value in terms if value < prediction.peak_gib * SMALL_SHARE]
+    shown = [term for term in terms if term not in small]
+    if small:
+        shown.append((f"{len(small)} smaller", sum(value for _, value in small)))
+    most = max((value for _, value in shown), default=1.0) or 1.0
+    for name, value in shown:
+        lines.append(
+            Content.styled(f"{one_line(name, LABEL - 1):<{LABEL}}", "$muted")
+            + row_bar(value / most, max(6, width - LABEL - 11))
+            + f"{gib(value):>11}"
+        )
+    return Content("\n").join(lines)
+
+
+def reasons_text(plan: Plan, width: int) -> Content:
+    """Return every choice with its reason, and the plans that lost."""
+    text = Content("")
+    label = min(25, max((len(reason.choice) for reason in plan.reasons), default=0) + 2)
+    for reason in plan.reasons:
+        head = Content.assemble((f"{one_line(reason.choice, label - 2):<{label}}", "$muted"))
+        said = Content.assemble((one_line(reason.value, 60), "bold"), (f"  {one_line(reason.because, 400)}", "$muted"))
+        text += hanging(head, said, width) + "\n"
+    if plan.alternatives:
+        text += Content.styled("\nPlans that lost\n", "bold $accent")
+        for lost in plan.alternatives:
+            figures = f"{gib(lost.peak_gib):>9} {duration(lost.total_seconds):>7}  "
+            head = Content(f"{one_line(lost.summary, 40):<34} {figures}")
+            text += hanging(head, Content.styled(one_line(lost.lost_because, 200), "$muted"), width) + "\n"
+    return text

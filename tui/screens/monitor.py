@@ -1,0 +1,175 @@
+"""The monitor: one run, going on or ended, drawn from its directory alone."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from textual import on, work
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+
+from ...engine.plan import Plan
+from ...engine.runs.directory import RunDirectory
+from ...recipes.model import Recipe
+from ..background import background, deliver
+from ..follow import Follower
+from ..keys import bindings
+from ..messages import RunRead
+from ..run_state import RunState
+from ..widgets.chart import Chart, Line
+from ..widgets.pane import FixedText, Pane, ScrollPane
+from . import run_words
+from .run_actions import RunActionScreen
+
+PaneName = Literal["samples", "rates", "notices", "console"]
+PANES: tuple[PaneName, ...] = ("samples", "rates", "notices", "console")
+
+
+class MonitorScreen(RunActionScreen):
+    """Follows one run; leaving it changes nothing for the run."""
+
+    CSS_PATH = "monitor.tcss"
+    BINDINGS = bindings("Monitor")  # pyright: ignore[reportAssignmentType]
+    where = "Monitor"
+    mode = "runs"
+    title_path = ("Runs",)
+
+    def __init__(self, run: RunDirectory) -> None:
+        super().__init__()
+        self.run = run
+        self.state = RunState()
+        self.pane: PaneName = "samples"
+        self._follower: Follower | None = None
+        self._ended_shown = False
+
+    def chosen_run(self) -> RunDirectory:
+        return self.run
+
+    def compose_body(self) -> ComposeResult:
+        curves = self.state.curves
+        yield FixedText("Reading the run…", id="head")
+        with Horizontal(id="upper"):
+            yield Chart(
+                "Loss",
+                [
+                    Line("", curves.loss, "faint"),
+                    Line("train", curves.smooth, "accent"),
+                    Line("◆ validation", curves.validation, "warning", marker="◆"),
+                ],
+                id="loss",
+            )
+            with Vertical(id="side"):
+                yield Pane("Predicted and measured", id="facts", said="No figures yet.")
+                yield Pane("Machine", id="gauges", said="No sample yet.")
+        yield FixedText(id="tabs")
+        with Horizontal(id="rates"):
+            yield Chart("Learning rate", [Line("", curves.learning_rate, "accent")], id="learning-rate")
+            yield Chart("Gradient norm", [Line("", curves.grad_norm, "accent")], from_zero=True, id="grad-norm")
+            yield Chart("Tokens a second", [Line("", curves.tokens_per_second, "accent")], from_zero=True, id="speed")
+        with Horizontal(id="words"):
+            yield ScrollPane("Samples", id="samples", said="The model answers fixed prompts as it learns.")
+            yield ScrollPane("Notices", id="notices", said="Nothing to tell.")
+            yield ScrollPane("Console", id="console", said="Nothing printed yet.", at_end=True)
+
+    def on_mount(self) -> None:
+        self.show_title("Runs", run_words.run_name(self.run))
+        self._show_pane("samples")
+        self._read_inputs()
+        self._follow()
+        self.set_interval(1.0, self._tick)
+
+    def on_unmount(self) -> None:
+        if self._follower is not None:
+            self._follower.stop()
+
+    @work(thread=True, exclusive=True, exit_on_error=False, group="follow")
+    def _follow(self) -> None:
+        self._follower = Follower(self.run, lambda reading: deliver(self, RunRead(reading)))
+        self._follower.follow()
+
+    @background("inputs")
+    def _read_inputs(self) -> None:
+        recipe, plan = self.run.recipe(), self.run.plan()
+        self.app.call_from_thread(self._know_inputs, recipe, plan)
+
+    def _know_inputs(self, recipe: Recipe, plan: Plan) -> None:
+        self.state.recipe, self.state.plan = recipe, plan
+        self._show()
+
+    @on(RunRead)
+    def _fold(self, message: RunRead) -> None:
+        self.state.add(message.reading)
+        self._show()
+
+    def _tick(self) -> None:
+        """Let the clock go on between two readings."""
+        if self.state.live and self.is_current:
+            self._show_head()
+
+    def _show(self) -> None:
+        """Bring every pane to the present state; each paints only when its content changed."""
+        state = self.state
+        with self.app.batch_update():
+            self._show_head()
+            for chart in self.query(Chart):
+                chart.show(x_end=state.total_steps)
+            self.query_one("#facts", Pane).show(run_words.facts(state))
+            self.query_one("#gauges", Pane).show(lambda width: run_words.gauges(state, width))
+            self.query_one("#samples", ScrollPane).show(lambda width: run_words.samples(state.history.samples, width))
+            self.query_one("#notices", ScrollPane).show(lambda width: run_words.notices(state, width))
+            self.query_one("#console", ScrollPane).show(Content(state.console or "Nothing printed yet."))
+            if state.standing in ("failed", "lost") and not self._ended_shown and state.share_read >= 1:
+                self._ended_shown = True
+                self._show_pane("notices")
+            self._show_tabs()
+
+    def _show_head(self) -> None:
+        self.query_one("#head", FixedText).show(run_words.head(self.state, self.size.width - 2))
+
+    def _show_tabs(self) -> None:
+        notices = len(self.state.history.notices)
+        names = {"samples": "Samples", "rates": "Rates", "notices": f"Notices {notices or ''}", "console": "Console"}
+        tabs = [
+            Content.styled(f" {names[name].strip()} ", "bold $foreground on $soft" if name == self.pane else "$muted")
+            for name in PANES
+        ]
+        self.query_one("#tabs", FixedText).show(Content(" ").join(tabs))
+
+    def _show_pane(self, name: PaneName) -> None:
+        """Show one of the lower panes, where there is room for one only."""
+        self.pane = name
+        for each in PANES:
+            self.set_class(each == name, f"show-{each}")
+        self._show_tabs()
+
+    def on_resize(self) -> None:
+        if self.state.share_read:
+            self._show_head()
+
+    @property
+    def _has_tabs(self) -> bool:
+        return bool(self.query_one("#tabs").display)
+
+    def action_next_pane(self) -> None:
+        self._move_pane(1)
+
+    def action_previous_pane(self) -> None:
+        self._move_pane(-1)
+
+    def _move_pane(self, by: int) -> None:
+        if self._has_tabs:
+            self._show_pane(PANES[(PANES.index(self.pane) + by) % len(PANES)])
+            if self.pane != "rates":
+                self.query_one(f"#{self.pane}").focus()
+        elif by > 0:
+            self.focus_next()
+        else:
+            self.focus_previous()
+
+    def action_log_scale(self) -> None:
+        chart = self.query_one("#loss", Chart)
+        chart.logarithmic = not chart.logarithmic
+
+    def action_back(self) -> None:
+        self.app.pop_screen()

@@ -1,0 +1,148 @@
+"""The fifth step: the recipe with every value resolved, and a few of them open to change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from textual import on
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.message import Message
+from textual.widgets import Input, Static
+
+from ...foundation.text import clean, one_line
+from ..background import background, deliver
+from ..draft import Draft
+from ..widgets.field import Field
+from ..widgets.pane import ScrollPane
+from .step import Step, StepChanged
+
+if TYPE_CHECKING:
+    from ..proposal import Proposal
+
+EDITABLE = (
+    ("training.epochs", "epochs"),
+    ("training.learning_rate", "learning rate"),
+    ("method.rank", "rank"),
+    ("training.global_batch", "global batch"),
+    ("data.max_length", "max length"),
+    ("training.seed", "seed"),
+)
+
+
+@dataclass
+class RecipeProposed(Message):
+    """The recipe that follows from the steps before."""
+
+    key: object
+    proposal: Proposal
+
+
+class RecipeStep(Step):
+    """Fields for what is changed most, above every value with its meaning."""
+
+    name_in_rail = "recipe"
+
+    def __init__(self, draft: Draft) -> None:
+        super().__init__(draft)
+        self._key: object = None
+        self._problems: dict[str, str] = {}
+        self._reasons: dict[str, str] = {}
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="fields"):
+            for path, label in EDITABLE:
+                with Horizontal(classes="field-row"):
+                    yield Static(Content.styled(label, "$muted"))
+                    yield Field(id=path.replace(".", "-"))
+        yield Static(id="problems", markup=False)
+        yield ScrollPane("Every value, and what it means", id="values", said="Resolving the recipe…")
+
+    def enter(self) -> None:
+        self.query_one("#values").focus()
+        key = (self.draft.method, self.draft.model, self.draft.source, self.draft.entry and self.draft.entry.hash)
+        if key != self._key or self.draft.recipe is None:
+            self._key = key
+            self._propose(key)
+
+    @background("recipe")
+    def _propose(self, key: object) -> None:
+        from ..proposal import propose_recipe
+
+        deliver(self, RecipeProposed(key, propose_recipe(self.draft)))
+
+    @on(RecipeProposed)
+    def _take(self, message: RecipeProposed) -> None:
+        if message.key != self._key:
+            return
+        recipe = message.proposal.recipe
+        self.draft.recipe, self.draft.entry = recipe, message.proposal.entry
+        self._key = (self.draft.method, self.draft.model, self.draft.source, self.draft.entry and self.draft.entry.hash)
+        self._reasons = message.proposal.reasons
+        self._problems.clear()
+        from ..recipe_fields import raw_value
+
+        for path, _ in EDITABLE:
+            field = self.query_one(f"#{path.replace('.', '-')}", Field)
+            value = raw_value(recipe, path)
+            with field.prevent(Input.Changed):
+                field.value = value or ""
+            row = field.parent
+            if isinstance(row, Horizontal):
+                row.display = value is not None
+            self._say(path, "")
+        self._show_values()
+        self.post_message(StepChanged())
+
+    @on(Input.Changed)
+    def _edit(self, event: Input.Changed) -> None:
+        recipe = self.draft.recipe
+        path = next((each for each, _ in EDITABLE if each.replace(".", "-") == event.input.id), None)
+        if recipe is None or path is None:
+            return
+        from ..recipe_fields import changed
+
+        outcome = changed(recipe, path, clean(event.value, 40).strip())
+        if isinstance(outcome, str):
+            self._say(path, outcome)
+            return
+        self._say(path, "")
+        self.draft.recipe, self.draft.plan = outcome, None
+        self._show_values()
+
+    def _say(self, path: str, problem: str) -> None:
+        name = path.replace(".", "-")
+        self._problems.pop(path, None)
+        if problem:
+            self._problems[path] = problem
+        self.query_one(f"#{name}").set_class(bool(problem), "-invalid")
+        lines = [
+            Content.assemble((f"✗ {dict(EDITABLE)[path]}  ", "$error"), problem)
+            for path, problem in self._problems.items()
+        ]
+        self.query_one("#problems", Static).update(Content("\n").join(lines))
+        self.query_one("#problems").display = bool(lines)
+
+    def _show_values(self) -> None:
+        if self.draft.recipe is None:
+            return
+        from .recipes import fields_text
+
+        recipe, reasons = self.draft.recipe, self._reasons
+        self.query_one("#values", ScrollPane).show(lambda width: fields_text(recipe, width, reasons))
+
+    def answer(self) -> str:
+        recipe = self.draft.recipe
+        if recipe is None:
+            return ""
+        name = f"{self.draft.entry.name}, " if self.draft.entry else ""
+        return one_line(f"{name}{recipe.method.kind}, rate {recipe.training.learning_rate:g}", 60)
+
+    def obstacle(self) -> str | None:
+        if self.draft.recipe is None:
+            return "Still resolving the recipe."
+        for path, problem in self._problems.items():
+            return f"{dict(EDITABLE)[path]}: {problem}"
+        return None

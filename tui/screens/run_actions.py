@@ -1,0 +1,62 @@
+"""What can be done with a run, the same in the list and in the monitor."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from textual import on
+
+from ...engine.runs.directory import RunDirectory, is_live
+from ..background import background, deliver
+from ..messages import RunChanged
+from ..widgets.confirm_dialog import ConfirmDialog
+from .frame import FramedScreen
+
+
+class RunActionScreen(FramedScreen):
+    """A screen on which one run is chosen that can be stopped, resumed and talked to."""
+
+    def chosen_run(self) -> RunDirectory | None:
+        """Return the run that the keys act on."""
+        raise NotImplementedError
+
+    def action_stop(self) -> None:
+        if (run := self.chosen_run()) is None:
+            return
+        if not is_live(run):
+            self._stop(run)  # whose error says how the run stands
+            return
+        text = "It saves at its next step and then stops. It can be resumed from there, with r."
+        self.app.push_screen(ConfirmDialog("Stop the run?", text, "Stop"), partial(self._stop_if_agreed, run))
+
+    def _stop_if_agreed(self, run: RunDirectory, agreed: bool | None) -> None:
+        if agreed:
+            self._stop(run)
+
+    @background("change")
+    def _stop(self, run: RunDirectory) -> None:
+        from ...engine.runs.launch import stop
+
+        stop(run)
+        deliver(self, RunChanged("The run saves at its next step, then stops."))
+
+    def action_resume(self) -> None:
+        if (run := self.chosen_run()) is not None:
+            self._resume(run)
+
+    @background("change")
+    def _resume(self, run: RunDirectory) -> None:
+        from ...engine.runs.launch import resume
+
+        step = resume(run)
+        deliver(self, RunChanged(f"The run goes on from step {step}." if step else "The run begins from its start."))
+
+    @on(RunChanged)
+    def _tell_change(self, message: RunChanged) -> None:
+        self.notify(message.said, markup=False)
+
+    def action_chat(self) -> None:
+        if (run := self.chosen_run()) is not None:
+            from .chat import ChatScreen
+
+            self.app.push_screen(ChatScreen(run))

@@ -1,0 +1,106 @@
+"""All runs of this machine, going on or ended."""
+
+from __future__ import annotations
+
+from textual import on
+from textual.app import ComposeResult
+from textual.content import Content
+from textual.widgets import OptionList
+
+from ...engine.runs.directory import RunDirectory
+from ...foundation.text import one_line
+from ..background import background, deliver
+from ..figures import clock, number, share
+from ..keys import bindings
+from ..messages import RunsListed
+from ..run_state import LIVE
+from ..run_summary import RunShelf, RunSummary
+from ..standing import face
+from ..widgets.bar import bar
+from ..widgets.row_list import Column, Row, RowList
+from .run_actions import RunActionScreen
+
+COLUMNS = (
+    Column("standing", 11),
+    Column("run", 20, weight=3),
+    Column("method", 6, rank=3),
+    Column("progress", 19, rank=1),
+    Column("loss", 8, rank=4, right=True),
+    Column("exact match", 15, rank=2, right=True),
+    Column("started", 12, rank=5, right=True),
+    Column("id", 36, rank=6, weight=1),
+)
+EMPTY = "No run yet. Press 1 to start one: the built-in recipe takes about a minute and needs no GPU."
+
+
+class RunsScreen(RunActionScreen):
+    """The list of runs, read again every second from their directories."""
+
+    CSS_PATH = "runs.tcss"
+    BINDINGS = bindings("Runs")  # pyright: ignore[reportAssignmentType]
+    where = "Runs"
+    mode = "runs"
+    title_path = ("Runs",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._shelf = RunShelf()
+        self._runs: dict[str, RunDirectory] = {}
+
+    def compose_body(self) -> ComposeResult:
+        yield RowList(COLUMNS, EMPTY, id="runs")
+
+    def on_mount(self) -> None:
+        self.query_one(RowList).list.focus()
+        self.set_interval(1.0, self._look_if_seen)
+
+    def on_screen_resume(self) -> None:
+        self._look()
+
+    def _look_if_seen(self) -> None:
+        if self.is_current:
+            self._look()
+
+    @background("look")
+    def _look(self) -> None:
+        deliver(self, RunsListed(self._shelf.look()))
+
+    @on(RunsListed)
+    def _show(self, message: RunsListed) -> None:
+        self._runs = {summary.run.id: summary.run for summary in message.runs}
+        live = sum(summary.standing in LIVE for summary in message.runs)
+        self.show_title(aside=Content.styled(f"{live} going on · {len(message.runs)} in all", "$muted"))
+        self.query_one(RowList).show([_row(summary) for summary in message.runs])
+
+    def chosen_run(self) -> RunDirectory | None:
+        return self._runs.get(self.query_one(RowList).chosen or "")
+
+    @on(OptionList.OptionSelected)
+    def action_open(self) -> None:
+        if (run := self.chosen_run()) is not None:
+            from .monitor import MonitorScreen
+
+            self.app.push_screen(MonitorScreen(run))
+
+
+def _row(summary: RunSummary) -> Row:
+    before, after = summary.exact_match_before, summary.exact_match_after
+    match = "" if before is None else share(before)
+    if after is not None:
+        match = f"{match} → {share(after)}"
+    progress = bar(summary.progress, 8) + f" {summary.step:,}/{summary.total_steps:,}"
+    if summary.standing in LIVE and not summary.step:
+        progress = Content.styled(summary.phase, "$muted")
+    return Row(
+        summary.run.id,
+        (
+            face(summary.standing),
+            Content(summary.title),
+            Content(summary.method),
+            progress,
+            Content("" if summary.loss is None else number(summary.loss)),
+            Content(match),
+            Content.styled(clock(summary.started), "$muted"),
+            Content.styled(one_line(summary.run.id, 80), "$muted"),
+        ),
+    )

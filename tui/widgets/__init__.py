@@ -1,0 +1,1 @@
+"""Widgets: charts, gauges, forms and dialogs."""
