@@ -27,8 +27,12 @@ PROCESSOR_MARGIN = 0.15
 NEARLY_AS_FAST = 1.02
 """Among plans within 2 % of the fastest, which is less than is known, the smallest is taken."""
 PROBED_ROWS = 8
-WORTH_THREADS = 1.1
-"""More processor threads must bring a tenth."""
+WORTH_THREADS = 1.5
+"""More processor threads must be half as fast again: in a whole trainer they wait for each other more than in a
+measurement of one layer."""
+ONE_THREAD_PARAMETERS = 50_000_000
+"""A smaller model is trained with one thread: two took 20 % longer for the starter, though a layer alone was faster
+with them. It also keeps the digits of a run the same, however the machine was measured."""
 EVALUATIONS_A_RUN = 8
 EVALUATION_SHARE = 0.10
 """An evaluation and the checkpoint beside it may take this share of the training time."""
@@ -159,6 +163,8 @@ def _choose_threads(work: Work, calibration: Calibration) -> ThreadRates:
 
     More threads wait for one another whenever another program takes a core, so they must be worth it.
     """
+    if work.anatomy.total_parameters < ONE_THREAD_PARAMETERS:
+        return min(calibration.rates, key=lambda each: each.threads)
     seconds = {each.threads: probe_seconds(work, each) for each in calibration.rates}
     limit = WORTH_THREADS * min(seconds.values())
     return min((each for each in calibration.rates if seconds[each.threads] <= limit), key=lambda each: each.threads)

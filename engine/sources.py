@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from .. import starter
@@ -60,7 +61,7 @@ def find_data(source: str) -> Path:
 
 
 def _cached_snapshot(name: str, revision: str | None) -> Path | None:
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+    if not re.fullmatch(r"[A-Za-z0-9_][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", name, re.ASCII):
         return None
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name

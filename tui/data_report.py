@@ -15,7 +15,7 @@ from ..engine.data.formats import Conversations, Fault, read_conversations
 from ..engine.data.rendering import IGNORED, LossOn, Renderer, Row
 from ..engine.sources import find_data, find_model
 from ..foundation.errors import TunewrightError
-from ..foundation.text import clean, one_line
+from ..foundation.text import clean
 
 MEASURED_ROWS = 5_000
 """The most rows whose tokens are counted while one chooses; the plan counts them all."""
@@ -93,7 +93,7 @@ def report_data(
     if cancelled():
         return None
     try:
-        folder = locate_model(model)
+        folder = find_model(model)
         anatomy, renderer = read_anatomy(folder), Renderer(folder)
     except TunewrightError as error:
         model_problem = error
@@ -119,18 +119,6 @@ def report_data(
         data_problem=data_problem,
         model_problem=model_problem,
     )
-
-
-def locate_model(name: str) -> Path:
-    """Return the folder of the model `name`; raises TunewrightError, also for what cannot be a name at all."""
-    try:
-        return find_model(name)
-    except ValueError as error:  # the Hub's own check of names
-        raise TunewrightError(
-            "Model not found",
-            f"{one_line(name, 200)} is neither a folder here nor a name.",
-            "Give a path, or owner/name.",
-        ) from error
 
 
 def measure(rows: Sequence[Row], bins: int = 32) -> Lengths:

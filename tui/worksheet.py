@@ -12,8 +12,7 @@ from ..engine.anatomy import Anatomy, Projection, read_anatomy
 from ..engine.calibration import default_calibration, read_calibration
 from ..engine.machine import Machine
 from ..engine.memory import Checkpointing, Setting, Tuning, predict_memory
-from ..engine.sources import BUILT_IN_MODELS
-from .data_report import locate_model
+from ..engine.sources import BUILT_IN_MODELS, find_model
 
 Targets = Literal["all-linear", "attention", "qv"]
 TARGETS: tuple[Targets, ...] = ("all-linear", "attention", "qv")
@@ -96,7 +95,7 @@ def read_model(name: str) -> Anatomy:
     """Return the anatomy of a built-in, local or cached model; of a local one the config.json is enough."""
     path = Path(name).expanduser()
     local = name not in BUILT_IN_MODELS and path.exists()
-    return read_anatomy(path if local else locate_model(name))
+    return read_anatomy(path if local else find_model(name))
 
 
 def _line(anatomy: Anatomy, projection: Projection, case: Case) -> ProjectionLine:

@@ -161,6 +161,12 @@ def peak_memory_gib(device: str) -> float:
     return resident_peak_gib()
 
 
+def reset_peak_memory(device: str) -> None:
+    """Forget the peak that loading and judging reached on the GPU; the resident set of a process stays as it was."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+
+
 def resident_peak_gib() -> float:
     """Return the largest resident set of this process so far, in GiB (VmHWM)."""
     with contextlib.suppress(OSError):

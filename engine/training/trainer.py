@@ -76,7 +76,7 @@ def train(run: RunDirectory, log: EventLog, micro_batch: int, checkpoint: Path |
     backend = importlib.import_module(f".{plan.backend}", __package__)  # Unsloth has to come before trl
     from transformers import AutoTokenizer, set_seed
 
-    from .telemetry import FixedPrompt, Telemetry, device_samples, peak_memory_gib
+    from .telemetry import FixedPrompt, Telemetry, device_samples, peak_memory_gib, reset_peak_memory
 
     set_seed(recipe.training.seed)  # trl does not seed the adapters
     model = backend.load_model(recipe, plan, folder)
@@ -102,6 +102,7 @@ def train(run: RunDirectory, log: EventLog, micro_batch: int, checkpoint: Path |
         telemetry.listen_for_stop()
         trainer = build_trainer(run, recipe, plan, micro_batch, model, tokenizer, prepared, telemetry)
         log.append(Phase(name="training"))
+        reset_peak_memory(plan.device)
         began = time.perf_counter()
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         telemetry.training_seconds = time.perf_counter() - began

@@ -28,6 +28,13 @@ LLAMA_8B = parse_anatomy(
     },
     "8b",
 )  # fmt: skip
+SMALL = parse_anatomy(
+    {
+        "model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
+        "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152, "tie_word_embeddings": True,
+    },
+    "small",
+)  # fmt: skip
 TINY = parse_anatomy(
     {
         "model_type": "llama", "hidden_size": 192, "num_hidden_layers": 6, "num_attention_heads": 6,
@@ -199,14 +206,22 @@ def test_unmeasured_machines_say_so_and_measured_runs_correct_later_plans() -> N
     assert again.seconds_ratio == pytest.approx(1.5)  # against the formulas, not against a corrected figure
 
 
-def test_threads_are_those_that_take_least_time() -> None:
+def test_more_threads_are_taken_where_they_are_worth_it() -> None:
     calibration = default_calibration(2)
     one, two = calibration.rates
-    measured = replace(calibration, measured=True, rates=(one, replace(two, dequantised_per_second=1e6)))
-    threads = {
-        method: make_plan(recipe(method), machine(), TINY, CHAT, [], [50], measured).threads for method in METHODS
-    }
-    assert threads == {"full": 2, "lora": 2, "qlora": 1}
+    quick = replace(
+        two, small_gflops=2 * one.small_gflops, large_gflops=2 * one.large_gflops, layer_seconds=one.layer_seconds / 2,
+        dequantised_per_second=1e6,
+    )  # fmt: skip
+    measured = replace(calibration, measured=True, rates=(one, quick))
+
+    def threads(anatomy: Anatomy) -> dict[str, int]:
+        return {each: make_plan(recipe(each), machine(), anatomy, CHAT, [], [50], measured).threads for each in METHODS}
+
+    assert threads(SMALL) == {"full": 2, "lora": 2, "qlora": 1}
+    assert threads(TINY) == {"full": 1, "lora": 1, "qlora": 1}
+    slower = replace(measured, rates=(one, replace(two, small_gflops=1.2 * one.small_gflops)))
+    assert make_plan(recipe(), machine(), SMALL, CHAT, [], [50], slower).threads == 1
 
 
 def test_the_whole_search_is_quick() -> None:
