@@ -48,7 +48,7 @@ def test_the_demo_learns_the_task_through_unsloth(tmp_path: Path, method: str) -
         tmp_path, "chat", run.name, "--prompt", "Two small red mugs for Mira in Oslo, please.", "--json"
     )
     print(answers)
-    assert '"tuned": "{' in answers.replace('\\"', '"') or "item" in json.loads(answers)["tuned"]
+    assert json.loads(json.loads(answers)["tuned"])["items"][0]["item"] == "mug"
 
 
 def test_both_backends_learn_alike(tmp_path: Path) -> None:
@@ -61,6 +61,6 @@ def test_both_backends_learn_alike(tmp_path: Path) -> None:
         events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
         losses[backend] = [event["loss"] for event in events if event["event"] == "step"]
     print(json.dumps(losses))
-    first, last = zip(*losses.values(), strict=True).__next__(), [each[-1] for each in losses.values()]
-    assert abs(first[0] - first[1]) < 0.02 * first[1]
-    assert abs(last[0] - last[1]) < 0.25 * last[1]
+    ours, theirs = losses["unsloth"], losses["transformers"]
+    assert ours[0] == pytest.approx(theirs[0], rel=0.02)  # before the first update, only bf16 noise
+    assert ours[-1] < 0.5 * ours[0] and theirs[-1] < 0.5 * theirs[0]
