@@ -11,7 +11,6 @@ from ..engine.runs.events import (
     Checkpoint,
     Eval,
     Event,
-    Measured,
     Notice,
     Phase,
     Sample,
@@ -88,8 +87,6 @@ def describe(event: Event, history: History) -> str | None:
             return f"! {event.title}: {event.message}{remedy}"
         case Status(state=state, reason=reason):
             return f"· {state}{f': {one_line(reason, 100)}' if reason else ''}"
-        case Measured():
-            return None
         case _:
             return None
 

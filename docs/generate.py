@@ -37,7 +37,7 @@ def commands() -> str:
 def keys() -> str:
     """The interface's key table."""
     rows = ["| Where | Key | What it does |", "|---|---|---|"]
-    rows += [f"| {entry.where} | `{entry.key}` | {entry.description} |" for entry in key_table()]
+    rows += [f"| {where} | `{key}` | {description} |" for key, _, description, where in key_table()]
     return "\n".join(rows)
 
 

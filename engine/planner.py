@@ -290,7 +290,9 @@ def _batching_reason(work: Work, chosen: Candidate) -> Reason:
 
 def _threads_reason(work: Work, around: Surroundings) -> Reason:
     if work.anatomy.total_parameters < ONE_THREAD_PARAMETERS:
-        return Reason("threads", "1", "Threads that share matrices this small wait for each other more than they compute.")
+        return Reason(
+            "threads", "1", "Threads that share matrices this small wait for each other more than they compute."
+        )
     source = "as measured here" if around.calibration.measured else "by default figures"
     takes = " and ".join(
         f"{probe_seconds(work, rates):.2g} s with {rates.threads}" for rates in around.calibration.rates

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+from ..foundation.errors import TunewrightError
 from ..recipes.model import Recipe
 from . import memory, speed
 from .anatomy import Anatomy
@@ -145,6 +146,10 @@ def look_around(
     """Return device, backend, precision and threads for `work` on `machine`; `wanted` is the backend asked for."""
     used = calibration or default_calibration(machine.cores)
     if not machine.gpus:
+        if wanted == "unsloth":
+            raise TunewrightError(
+                "Unsloth needs a GPU", machine.accelerator_note, "Leave the choice to the plan, or take transformers."
+            )
         rates = _choose_threads(work, used)
         free = machine.memory_free_gib
         budget = free * (1 - PROCESSOR_MARGIN)

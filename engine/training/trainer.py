@@ -78,6 +78,7 @@ def train(run: RunDirectory, log: EventLog, micro_batch: int, checkpoint: Path |
 
     from .telemetry import FixedPrompt, Telemetry, device_samples, peak_memory_gib, reset_peak_memory
 
+    require_device(plan)
     set_seed(recipe.training.seed)  # trl does not seed the adapters
     model = backend.load_model(recipe, plan, folder)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -238,6 +239,18 @@ def refuse(log: EventLog, error: TunewrightError) -> int:
         log.append(Notice(level="error", title=error.title, message=error.message, remedy=error.remedy))
     print(error, file=sys.stderr)
     return outcome.REFUSED
+
+
+def require_device(plan: Plan) -> None:
+    """Refuse to go on when the plan wants a GPU that torch cannot use; raises TunewrightError."""
+    import torch
+
+    if plan.device == "cuda" and not torch.cuda.is_available():
+        raise TunewrightError(
+            "torch cannot use the GPU",
+            f"The plan is for {plan.machine}, and torch {torch.__version__} finds no GPU that it can use.",
+            "`tunewright doctor` shows why, and the command that fixes it.",
+        )
 
 
 def ran_out_of_memory(error: Exception) -> bool:

@@ -62,7 +62,6 @@ def test_the_merged_model_says_what_base_and_adapter_say(demo: dict[str, Any], h
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
-
     from tunewright import starter
 
     (run,) = (home / "runs").iterdir()

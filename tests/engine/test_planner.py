@@ -236,3 +236,10 @@ def test_rows_longer_than_the_context_are_told() -> None:
     short = replace(LLAMA_8B, context=512)
     found = plan(recipe(), machine(card()), short)
     assert any("context of 512" in note for note in found.notes)
+
+
+def test_a_backend_that_is_asked_for_is_taken_or_refused() -> None:
+    assert plan(recipe(), machine(card()), backend="transformers").backend == "transformers"
+    assert plan(recipe(), machine(card()), backend="unsloth").backend == "unsloth"
+    with pytest.raises(TunewrightError, match="Unsloth needs a GPU"):
+        plan(recipe(), machine(), TINY, backend="unsloth")
