@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.metadata
 import json
 import os
 import platform
@@ -49,7 +50,7 @@ def main() -> int:
     rates = [measure(modules, threads) for threads in sorted({1, cores})]
     found = Calibration(
         device=f"{processor_name()}, {cores} cores",
-        torch_version=torch.__version__,
+        torch_version=importlib.metadata.version("torch"),  # as the reader asks, who does not import torch
         measured=True,
         libraries_gib=libraries_gib,
         import_seconds=import_seconds,
