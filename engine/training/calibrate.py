@@ -43,7 +43,6 @@ def main() -> int:
             for each in wanted:
                 getattr(modules[name], each)
     import_seconds = time.perf_counter() - started
-    torch: Any = modules["torch"]
     libraries_gib = psutil.Process().memory_info().rss / GIB
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quiet = OthersAtWork()
