@@ -20,6 +20,7 @@ from ..engine.runs.events import (
     follow,
 )
 from ..engine.runs.history import History
+from ..foundation.errors import EXIT_CODE
 from ..foundation.text import one_line
 from .parser import add_json, print_json
 from .table import gib_text, percent_text, seconds_text
@@ -46,9 +47,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def exit_status(run: RunDirectory) -> int:
-    """Return 1 for a run that has failed, else 0."""
+    """Return the status of an error for a run that has failed, else 0."""
     result = run.result()
-    return 1 if result is not None and result["state"] == "failed" else 0
+    return EXIT_CODE if result is not None and result["state"] == "failed" else 0
 
 
 def follow_in_lines(run: RunDirectory, stream: TextIO | None = None) -> History:

@@ -73,7 +73,7 @@ def build_parser(noun: str | None = None) -> Parser:
 
 
 def run(arguments: list[str]) -> int:
-    """Run `arguments` and return the exit status: 0, 1 for a run that failed, 2 for an error, 130 for Ctrl-C."""
+    """Run `arguments` and return the exit status: 0, 2 for an error or a run that failed, 130 for Ctrl-C."""
     asks_json = "--json" in arguments
     try:
         name = next((word for word in arguments if not word.startswith("-")), "")

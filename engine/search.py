@@ -32,8 +32,9 @@ WORTH_THREADS = 1.5
 """More processor threads must be half as fast again: in a whole trainer they wait for each other more than in a
 measurement of one layer."""
 ONE_THREAD_PARAMETERS = 50_000_000
-"""A smaller model is trained with one thread: two took 20 % longer for the starter, though a layer alone was faster
-with them. It also keeps the digits of a run the same, however the machine was measured."""
+"""A smaller model is trained with one thread: for the starter two took 20 to 50 % longer with adapters and gained 8 %
+without, though a layer alone was faster with them. It also keeps the digits of a run the same, however the machine was
+measured."""
 EVALUATIONS_A_RUN = 8
 EVALUATION_SHARE = 0.10
 """An evaluation and the checkpoint beside it may take this share of the training time."""

@@ -193,9 +193,9 @@ os.environ["TUNEWRIGHT_HOME"] = folder
 from tunewright.engine.runs.checkpoint import newest_good
 from tunewright.engine.runs.directory import list_runs, standing
 from tunewright.__main__ import main
-main(["train", "starter-full", "--follow", "--set", "training.steps=12", "--set", "evaluation.rows=1"])
+status = main(["train", "starter-full", "--follow", "--set", "training.steps=12", "--set", "evaluation.rows=1"])
 (run,) = list_runs()
-print(standing(run), run.result()["error"]["title"], sep=": ")
+print(standing(run), run.result()["error"]["title"], status, sep=": ")
 checkpoint, _ = newest_good(run.checkpoints)
 print(checkpoint is None or checkpoint.step > 0, [path.name for path in run.checkpoints.glob(".*")])
 """
@@ -218,7 +218,7 @@ def test_a_disk_that_fills_while_saving_stops_the_run_with_a_clear_word(tmp_path
     """A checkpoint of the full method takes 35 MB here, and the disk has 18."""
     command = ["unshare", "-rm", sys.executable, "-c", SMALL_DISK, str(tmp_path)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=200, check=True)
-    assert ended.stdout.splitlines()[-2:] == ["failed: The disk is full", "True []"], ended.stdout + ended.stderr
+    assert ended.stdout.splitlines()[-2:] == ["failed: The disk is full: 2", "True []"], ended.stdout + ended.stderr
 
 
 def test_a_finished_run_is_not_resumed_and_a_quiet_one_not_stopped(tmp_path: Path) -> None:
