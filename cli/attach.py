@@ -16,13 +16,13 @@ from ..engine.runs.events import (
     Sample,
     Status,
     Step,
-    as_dict,
+    encode,
     follow,
 )
 from ..engine.runs.history import History
 from ..foundation.errors import EXIT_CODE
 from ..foundation.text import one_line
-from .parser import add_json, print_json
+from .parser import add_json
 from .table import gib_text, percent_text, seconds_text
 
 
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     found = find_run(arguments.name)
     if arguments.json:
         for event in follow(found.events_file, ended=lambda: not is_live(found)):
-            print_json(as_dict(event))
+            print(encode(event), flush=True)
     elif arguments.plain or not sys.stdout.isatty():
         follow_in_lines(found)
     else:

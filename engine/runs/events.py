@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 State = Literal["starting", "running", "stopping", "stopped", "finished", "failed"]
 PhaseName = Literal[
@@ -232,8 +232,3 @@ def follow(path: Path, ended: Any, seconds: float = 0.25) -> Iterator[Event]:
             return
         if not events:
             time.sleep(seconds)
-
-
-def as_dict(event: Event) -> dict[str, Any]:
-    """Return `event` as plain data, for `--json`."""
-    return cast("dict[str, Any]", json.loads(encode(event)))
