@@ -16,12 +16,24 @@ class Lengths:
     rows: int
     total: int
     longest: int
+    squares: int
+    """The sum of all lengths squared."""
     counts: tuple[tuple[int, int], ...]
     """(length, rows of this length), ascending."""
 
     @property
     def mean(self) -> float:
         return self.total / self.rows
+
+    @property
+    def attended(self) -> float:
+        """The length of the row that an average token is in: what its attention reaches over."""
+        return self.squares / self.total
+
+    @property
+    def deviation(self) -> float:
+        """The standard deviation of the lengths."""
+        return math.sqrt(max(0.0, self.squares / self.rows - self.mean**2))
 
     def padded_length(self, rows: int) -> float:
         """Return the expected length of the longest of `rows` rows drawn at random without replacement.
@@ -45,7 +57,8 @@ class Lengths:
 def measure_lengths(lengths: Sequence[int]) -> Lengths:
     """Return the figures of `lengths`, which may not be empty."""
     counts = Counter(lengths)
-    return Lengths(len(lengths), sum(lengths), max(counts), tuple(sorted(counts.items())))
+    squares = sum(count * length * length for length, count in counts.items())
+    return Lengths(len(lengths), sum(lengths), max(counts), squares, tuple(sorted(counts.items())))
 
 
 def pack(lengths: Sequence[int], capacity: int) -> list[int]:

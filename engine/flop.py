@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .anatomy import Anatomy
-from .memory import Tuning
+from .setting import Tuning
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,8 @@ def forward_flop_per_token(anatomy: Anatomy, attended: float) -> float:
 
     Source: a third of NeMo's `llama3_flops`.
     """
-    weights = anatomy.linear_parameters + anatomy.vocabulary * anatomy.hidden
+    experts = anatomy.experts.active_parameters if anatomy.experts else 0
+    weights = anatomy.linear_parameters + experts + anatomy.vocabulary * anatomy.hidden
     attention = attended * anatomy.attention_width * anatomy.layers
     return 2.0 * (weights + attention)
 
@@ -44,11 +45,12 @@ def adapted_projections(anatomy: Anatomy, tuning: Tuning) -> int:
     """Return how many projections carry an adapter, over all layers."""
     if tuning.kind == "full":
         return 0
-    return len(anatomy.target_names(tuning.targets)) * anatomy.layers
+    names = set(anatomy.target_names(tuning.targets))
+    return sum(each.count for each in anatomy.projections if each.name in names)
 
 
 def trained_tensors(anatomy: Anatomy, tuning: Tuning) -> int:
     """Return how many tensors the optimizer updates: two an adapter, or all of a model with two norms a layer."""
     if tuning.kind == "full":
-        return anatomy.layers * (len(anatomy.projections) + 2) + 2
+        return sum(each.count for each in anatomy.projections) + anatomy.layers * anatomy.layer_norms + 2
     return 2 * adapted_projections(anatomy, tuning)

@@ -1,93 +1,182 @@
-"""The speed of a GPU: matrix products at the card's rate, and what moves memory or only launches operations.
+"""The speed of a GPU: matrix products at the card's rate, what moves memory between them, and the host's launches.
 
-Constants marked "fitted" come from the measured H200 rows that `tests/engine/test_speed.py` holds.
+A pass takes what the card needs or what the host needs to launch it, whichever is longer. The coefficients are fitted
+to measured steps (`benchmarks/fit.py`); the report of their error is `make bench-report`.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from . import states
+from .activations import Path, path_of
 from .anatomy import Anatomy
 from .cards import Card
-from .flop import Load, flop_per_token, forward_flop_per_token
-from .memory import NF4_BYTES, Setting, Tuning, weight_bytes
-
-MATRIX_EFFICIENCY = 0.85
-"""The share of a large product's rate that a model's own products reach; set so that the rest can be fitted."""
-MOVED_BYTES = {"unsloth": 130.0, "transformers": 465.0, "liger": 321.0, "4-bit": 680.0, "full": 168.0}
-"""Bytes moved beside the matrix products for each of T · L · (h + ffn), with recomputing; fitted."""
-MOVED_WITHOUT_RECOMPUTING = 0.75
-"""The share of these that is left when nothing is recomputed; fitted (0.70 and 0.83)."""
-STEP_OVERHEAD_SECONDS = {"unsloth": 0.02, "transformers": 0.05}
-"""What a micro-batch takes however small it is; fitted."""
-LAUNCHES = {"unsloth": 40, "transformers": 90}
-"""Launches of one layer's forward pass, and the seconds of each; assumed, for no measured row is that small."""
-LAUNCH_SECONDS = 6e-6
-MASKED_ATTENTION_EFFICIENCY = 0.8
-"""The share of the matrix rate in attention over packed rows, which computes what the mask then hides; fitted."""
-SHAPE_CHANGE_SECONDS = 0.09
-"""What a micro-batch of a length not seen before takes; fitted to packed rows."""
-OPTIMIZER_BYTES = 16.0
-OPTIMIZER_EFFICIENCY = 0.25
-"""Bytes that clipping and AdamW move a trained parameter, and at which share of the bandwidth; fitted."""
-DEQUANTISED_BYTES = NF4_BYTES + 2
-"""Read and written to expand one 4-bit weight."""
-
+from .flop import Load, adapted_projections, forward_flop_per_token, trained_tensors
+from .setting import Setting, Tuning
 
 TOKEN_SECONDS = 5e-3
 """What `generate` does for a token beside the model's own pass; timed on a processor."""
+LAUNCHES_A_LAYER, LAUNCH_SECONDS = 90, 6e-6
+"""Launches of one layer's forward pass while generating, and the seconds of each; assumed."""
+OVERLAP = 0.7
+"""The share of the traffic between GPUs that is hidden behind computing; assumed."""
 
 
-def micro_batch_seconds(anatomy: Anatomy, tuning: Tuning, setting: Setting, load: Load, card: Card) -> float:
-    """Return the seconds of one forward and backward pass."""
-    compute = compute_seconds(anatomy, tuning, setting, load, card)
-    return max(compute, launch_floor_seconds(anatomy, setting)) + dequantisation_seconds(anatomy, tuning, setting, card)
+@dataclass(frozen=True, slots=True)
+class Coefficients:
+    """What is fitted; the fields end in the path of the code that they are for, or in the method."""
+
+    matrix: float = 0.8939
+    """The share of a large product's rate that a model's own products reach."""
+    attention: float = 0.5048
+    adapter: float = 0.5
+    """The same for products with an adapter's rank; not fitted."""
+    moved_plain: float = 202.7
+    """Bytes moved beside the products for each of T · L · (q + 2 kv + ffn), in both passes; a third more when
+    recomputing."""
+    moved_plain_full: float = 232.7
+    moved_liger: float = 87.85
+    moved_liger_full: float = 84.7
+    moved_fast: float = 99.34
+    moved_compiled: float = 80.07
+    moved_compiled_full: float = 93.43
+    moved_fp32: float = 1.6
+    """How much more that is beside 4-bit weights with transformers, where hidden states are fp32."""
+    adapted_plain: float = 43.33
+    """Bytes moved for each of T · Σ (in + out) of adapted projections."""
+    adapted_liger: float = 32.52
+    adapted_fast: float = 1e-06
+    adapted_compiled: float = 3.814
+    dequantised_unsloth: float = 1e-06
+    """How often a 4-bit weight's bytes are moved to expand it, each pass; 0: hidden behind the products."""
+    dequantised_transformers: float = 4.559
+    layer_plain: float = 729.8
+    """Microseconds in which the host launches a third of a layer's two passes."""
+    layer_liger: float = 853.6
+    layer_fast: float = 986.3
+    layer_compiled: float = 546.2
+    projection_plain: float = 169.5
+    """What an adapter adds to that."""
+    projection_liger: float = 150.8
+    projection_fast: float = 23.86
+    projection_compiled: float = 1e-06
+    quantised_unsloth: float = 43.68
+    """What a 4-bit projection adds."""
+    quantised_transformers: float = 48.32
+    document: float = 470.0
+    """Microseconds in a layer's two passes for every document of another length that Unsloth's attention keeps apart,
+    while the card waits; from runs on chat-like lengths."""
+    recomputed_unsloth: float = 1.759
+    """Launching again when recomputing, in thirds of both passes."""
+    recomputed_transformers: float = 2.067
+    recomputed_4bit: float = 2.79
+    step: float = 23.09
+    """Milliseconds of a micro-batch beside its layers: the loss, the loader, the trainer."""
+    sharpness: float = 4.585
+    """How sharply card and host take turns in being the slower one."""
+    tensor_8bit: float = 5.424
+    """Microseconds of updating a tensor with 8-bit states."""
+    update_8bit: float = 54.91
+    """How often a gradient's bytes are moved to clip it and update its parameter."""
+    update_32bit: float = 28.91
 
 
-def compute_seconds(anatomy: Anatomy, tuning: Tuning, setting: Setting, load: Load, card: Card) -> float:
-    """Return the seconds of the matrix products, of the memory moved between them, and of masked attention."""
-    recomputing = setting.checkpointing != "off"
-    rate = card.matrix_tflops * 1e12
-    attended = 0.0 if setting.packed else load.attended
-    seconds = load.tokens * flop_per_token(anatomy, tuning, attended, recomputing) / (MATRIX_EFFICIENCY * rate)
-    moved = MOVED_BYTES[_moving(tuning, setting)] * (1.0 if recomputing else MOVED_WITHOUT_RECOMPUTING)
-    elements = load.tokens * anatomy.layers * (anatomy.hidden + anatomy.ffn)
-    seconds += moved * elements / (card.bandwidth_gb_per_second * 1e9)
-    seconds += STEP_OVERHEAD_SECONDS[setting.backend]
-    if setting.packed:
-        seconds += SHAPE_CHANGE_SECONDS
-    if setting.packed and setting.backend == "unsloth":  # flex attention leaves out what is masked
-        masked = 12.0 * load.attended * anatomy.attention_width * anatomy.layers * (4 / 3 if recomputing else 1)
-        seconds += load.tokens * masked / (MASKED_ATTENTION_EFFICIENCY * rate)
+FITTED = Coefficients()
+
+
+def micro_batch_seconds(
+    anatomy: Anatomy, tuning: Tuning, setting: Setting, load: Load, card: Card, fitted: Coefficients = FITTED
+) -> float:
+    """Return the seconds of one forward and backward pass: the card's or the host's, whichever is longer."""
+    sharpness = fitted.sharpness
+    at_work = card_seconds(anatomy, tuning, setting, load, card, fitted)
+    launching = host_seconds(anatomy, tuning, setting, fitted)
+    longer = max(at_work, launching)
+    together = longer * ((at_work / longer) ** sharpness + (launching / longer) ** sharpness) ** (1 / sharpness)
+    return together + documents_seconds(anatomy, setting, fitted)
+
+
+def documents_seconds(anatomy: Anatomy, setting: Setting, fitted: Coefficients = FITTED) -> float:
+    """Return the seconds in which Unsloth's attention goes through documents of different lengths, one by one."""
+    if setting.backend != "unsloth" or setting.documents < 2:
+        return 0.0
+    return 1e-6 * fitted.document * setting.documents * anatomy.layers * (1 + _recomputed_share(setting) / 3)
+
+
+def card_seconds(
+    anatomy: Anatomy, tuning: Tuning, setting: Setting, load: Load, card: Card, fitted: Coefficients = FITTED
+) -> float:
+    """Return the seconds in which the card computes a forward and backward pass."""
+    rate, bandwidth = card.matrix_tflops * 1e12, card.bandwidth_gb_per_second * 1e9
+    path, full = path_of(anatomy, tuning, setting), tuning.kind == "full"
+    again = _recomputed_share(setting)
+    passes = (3 if full else 2) + again
+    flop = 2.0 * load.tokens * passes * (anatomy.linear_parameters + _active_experts(anatomy))
+    loss_again = 0 if setting.backend == "unsloth" or setting.liger else 1  # TRL computes each chunk of logits twice
+    flop += 2.0 * load.tokens * anatomy.vocabulary * anatomy.hidden * ((3 if full else 2) + loss_again)
+    seconds = flop / (fitted.matrix * rate)
+    attended = load.attended if anatomy.sliding_window is None else min(load.attended, anatomy.sliding_window)
+    scores = 2.0 * load.tokens * attended * anatomy.attention_width * anatomy.layers
+    seconds += (3.5 + again) * scores / (fitted.attention * rate)
+    widths = anatomy.attention_width + 2 * anatomy.kv_width + anatomy.ffn
+    moved = load.tokens * anatomy.layers * widths * (1 + again / 3)
+    seconds += moved * _moved(path, tuning, fitted) / bandwidth
+    if not full:
+        seconds += 2.0 * load.tokens * tuning.trainable_parameters(anatomy) * (3 + again) / (fitted.adapter * rate)
+        names = set(anatomy.target_names(tuning.targets))
+        beside = sum((each.inputs + each.outputs) * each.count for each in anatomy.projections if each.name in names)
+        seconds += load.tokens * beside * (1 + again / 3) * _of(fitted, "adapted", path) / bandwidth
+    if tuning.kind == "qlora":
+        share = fitted.dequantised_unsloth if setting.backend == "unsloth" else fitted.dequantised_transformers
+        seconds += share * passes * anatomy.quantisable_parameters * (states.NF4_BYTES + 2) / bandwidth
     return seconds
 
 
-def _moving(tuning: Tuning, setting: Setting) -> str:
-    if setting.backend == "unsloth":
-        return "unsloth"
-    if tuning.kind == "full":
-        return "full"
+def host_seconds(anatomy: Anatomy, tuning: Tuning, setting: Setting, fitted: Coefficients = FITTED) -> float:
+    """Return the seconds in which the host launches a forward and backward pass."""
+    path = path_of(anatomy, tuning, setting)
+    layer = _of(fitted, "layer", path) * anatomy.layers
+    if tuning.kind != "full":
+        layer += _of(fitted, "projection", path) * adapted_projections(anatomy, tuning)
     if tuning.kind == "qlora":
-        return "4-bit"
-    return "liger" if setting.liger else "transformers"
+        each = fitted.quantised_unsloth if setting.backend == "unsloth" else fitted.quantised_transformers
+        layer += each * sum(projection.count for projection in anatomy.projections if projection.quantisable)
+    if setting.backend == "unsloth":
+        again = fitted.recomputed_unsloth
+    else:
+        again = fitted.recomputed_4bit if tuning.kind == "qlora" else fitted.recomputed_transformers
+    return 1e-6 * layer * (3 + again * _recomputed_share(setting)) + 1e-3 * fitted.step
 
 
-def launch_floor_seconds(anatomy: Anatomy, setting: Setting) -> float:
-    """Return the least time of a micro-batch on a GPU: every launch passes through the processor."""
-    passes = 3 + (1 if setting.checkpointing != "off" else 0)
-    return anatomy.layers * LAUNCHES[setting.backend] * passes * LAUNCH_SECONDS
+def optimizer_seconds(
+    anatomy: Anatomy, tuning: Tuning, setting: Setting, card: Card, fitted: Coefficients = FITTED
+) -> float:
+    """Return the seconds of clipping and updating: memory moved for each trained parameter, and launches a tensor."""
+    bytes_ = states.adapter_bytes(tuning, setting) * tuning.trainable_parameters(anatomy) / setting.shards
+    eight_bit = setting.optimizer.endswith("8bit")
+    moved = (fitted.update_8bit if eight_bit else fitted.update_32bit) * bytes_
+    tensors = fitted.tensor_8bit * trained_tensors(anatomy, tuning) if eight_bit else 0.0
+    return moved / (card.bandwidth_gb_per_second * 1e9) + 1e-6 * tensors
 
 
-def dequantisation_seconds(anatomy: Anatomy, tuning: Tuning, setting: Setting, card: Card) -> float:
-    """Return the seconds in which a GPU expands the 4-bit weights, once a pass."""
-    if tuning.kind != "qlora":
+def traffic_seconds(anatomy: Anatomy, tuning: Tuning, setting: Setting, card: Card, computing: float) -> float:
+    """Return the seconds in which several GPUs wait for each other's data, in one optimizer step.
+
+    DDP adds up all gradients once (a ring moves each twice); FSDP2 gathers the weights for every pass and scatters
+    gradients. What fits behind `computing` seconds is hidden.
+    """
+    if setting.gpus == 1:
         return 0.0
-    passes = 2 + (1 if setting.checkpointing != "off" else 0)
-    return passes * anatomy.linear_parameters * DEQUANTISED_BYTES / (card.bandwidth_gb_per_second * 1e9)
-
-
-def optimizer_seconds(anatomy: Anatomy, tuning: Tuning, card: Card) -> float:
-    """Return the seconds of clipping and AdamW: memory moved for every trained parameter."""
-    moved = OPTIMIZER_BYTES * tuning.trainable_parameters(anatomy)
-    return moved / (OPTIMIZER_EFFICIENCY * card.bandwidth_gb_per_second * 1e9)
+    share = (setting.gpus - 1) / setting.gpus
+    gradients = states.gradients_gib(anatomy, tuning, setting) * setting.shards * 2**30
+    moved = 2 * share * gradients
+    if setting.parallelism == "fsdp2":
+        passes = 2 + _recomputed_share(setting)
+        weights = states.weights_gib(anatomy, tuning, setting) * setting.shards * 2**30
+        moved = share * (passes * setting.accumulation * weights + gradients)
+    seconds = moved / (card.link_gb_per_second * 1e9)
+    return max(seconds - OVERLAP * computing, (1 - OVERLAP) * seconds)
 
 
 def forward_seconds(anatomy: Anatomy, tuning: Tuning, setting: Setting, load: Load, card: Card) -> float:
@@ -98,11 +187,32 @@ def forward_seconds(anatomy: Anatomy, tuning: Tuning, setting: Setting, load: Lo
 def prompt_seconds(anatomy: Anatomy, load: Load, card: Card) -> float:
     """Return the seconds in which prompts are read before the first token is written."""
     flop = load.tokens * forward_flop_per_token(anatomy, load.attended)
-    return flop / (MATRIX_EFFICIENCY * card.matrix_tflops * 1e12)
+    return flop / (FITTED.matrix * card.matrix_tflops * 1e12)
 
 
 def token_seconds(anatomy: Anatomy, tuning: Tuning, setting: Setting, card: Card) -> float:
     """Return the seconds of one generated token: all weights are read, or all operations launched."""
-    weights = anatomy.linear_parameters + anatomy.vocabulary * anatomy.hidden
-    read = weight_bytes(tuning, setting) * weights / (card.bandwidth_gb_per_second * 1e9)
-    return max(read, anatomy.layers * LAUNCHES["transformers"] * LAUNCH_SECONDS) + TOKEN_SECONDS
+    weights = anatomy.linear_parameters + _active_experts(anatomy) + anatomy.vocabulary * anatomy.hidden
+    read = states.weight_bytes(tuning, setting) * weights / (card.bandwidth_gb_per_second * 1e9)
+    return max(read, anatomy.layers * LAUNCHES_A_LAYER * LAUNCH_SECONDS) + TOKEN_SECONDS
+
+
+def _recomputed_share(setting: Setting) -> float:
+    """Return the share of the layers that are computed once more in the backward pass."""
+    return 0.0 if setting.checkpointing == "off" else 1 / setting.recompute_every
+
+
+def _active_experts(anatomy: Anatomy) -> int:
+    return anatomy.experts.active_parameters if anatomy.experts else 0
+
+
+def _moved(path: Path, tuning: Tuning, fitted: Coefficients) -> float:
+    if tuning.kind == "full":
+        return _of(fitted, "moved", path if path == "fast" else f"{path}_full")
+    moved = _of(fitted, "moved", path)
+    return moved * fitted.moved_fp32 if tuning.kind == "qlora" and path in ("plain", "liger") else moved
+
+
+def _of(fitted: Coefficients, what: str, path: str) -> float:
+    value: float = getattr(fitted, f"{what}_{path}")
+    return value

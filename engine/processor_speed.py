@@ -10,7 +10,7 @@ from __future__ import annotations
 from .anatomy import Anatomy
 from .calibration import ThreadRates
 from .flop import Load, adapted_projections, forward_flop_per_token, trained_tensors
-from .memory import Setting, Tuning
+from .setting import Setting, Tuning
 
 PROCESSOR_EFFICIENCY = 0.92
 """The share of the measured matrix rate that a whole model reaches."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from . import gpu_speed, processor_speed
+from .activations import Path, path_of
 from .anatomy import Anatomy
 from .calibration import ThreadRates
 from .cards import Card
 from .flop import Load
-from .memory import ADAMW_8BIT_BYTES, GIB, Setting, Tuning, weight_bytes
+from .setting import GIB, Setting, Tuning
+from .states import ADAMW_8BIT_BYTES, weight_bytes
 
 Device = Card | ThreadRates
 PROMPTS_AT_ONCE = 50
@@ -18,10 +20,24 @@ CHECKPOINT_SECONDS = 0.08
 """What a checkpoint takes however small it is; timed."""
 IMPORT_SECONDS = {"unsloth": 25.0, "transformers": 14.7}
 """Imports beside a GPU; measured."""
-FIRST_STEP_SECONDS = {"unsloth": 5.0, "transformers": 4.0}
-"""What the first step takes beyond the others, compiling kernels; measured 2 to 8 s."""
+COMPILING_SECONDS: dict[Path, float] = {"plain": 1.0, "liger": 1.6, "fast": 2.0, "compiled": 16.0}
+"""What the first step takes beyond the others, by the code that runs the layers; medians of measured runs."""
+PADDED_COMPILING_SECONDS = 22.0
+"""What it takes on top where Unsloth compiles whole blocks for padded rows; measured. Four times that in 4 bits, as
+Unsloth says (unsloth/utils/padding_choice.py)."""
 FLEX_COMPILE_SECONDS = 45.0
 """What it takes on top with flex attention; measured."""
+
+
+def compiling_seconds(anatomy: Anatomy, tuning: Tuning, setting: Setting) -> float:
+    """Return what the first step on a GPU takes beyond the others."""
+    path = path_of(anatomy, tuning, setting)
+    seconds = COMPILING_SECONDS[path]
+    if setting.padded and path == "fast":
+        seconds += PADDED_COMPILING_SECONDS * (4 if tuning.kind == "qlora" else 1)
+    if setting.packed and setting.backend == "transformers":
+        seconds += FLEX_COMPILE_SECONDS
+    return seconds
 
 
 def micro_batch_seconds(anatomy: Anatomy, tuning: Tuning, setting: Setting, load: Load, device: Device) -> float:
@@ -38,7 +54,8 @@ def step_seconds(
     passes = accumulation * micro_batch_seconds(anatomy, tuning, setting, load, device)
     if isinstance(device, ThreadRates):
         return passes + processor_speed.optimizer_seconds(anatomy, tuning)
-    return passes + gpu_speed.optimizer_seconds(anatomy, tuning, device)
+    passes += gpu_speed.optimizer_seconds(anatomy, tuning, setting, device)
+    return passes + gpu_speed.traffic_seconds(anatomy, tuning, setting, device, passes)
 
 
 def evaluation_seconds(

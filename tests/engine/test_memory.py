@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tunewright.engine import memory
+from tunewright.engine import gpu_memory, memory, states
 from tunewright.engine.anatomy import Anatomy, parse_anatomy
-from tunewright.engine.memory import Setting, Tuning
+from tunewright.engine.setting import GIB, Setting, Tuning
 
 LLAMA: dict[str, Any] = {
     "model_type": "llama",
@@ -53,42 +54,80 @@ def setting_of(row: dict[str, Any]) -> Setting:
         checkpointing=recomputing if row["checkpointing"] else "off",
         optimizer=row["optimizer"],
         liger=row["liger"],
+        padded=row["backend"] == "unsloth",
+        adapters="library",
     )
 
 
 @pytest.mark.parametrize("row", MEASURED, ids=describe)
 def test_predicts_the_measured_peaks(row: dict[str, Any]) -> None:
+    """None of these rows was fitted to: the formulas were counted from other runs."""
     anatomy, tuning, setting = MODELS[row["model"]], Tuning(row["method"], row["rank"] or 0), setting_of(row)
     terms = memory.predict_memory(anatomy, tuning, setting)
     assert tuning.trainable_parameters(anatomy) == row["trainable"]
-    assert memory.peak_gib(terms) == pytest.approx(row["peak_allocated_gib"], rel=0.03)
+    assert memory.peak_gib(terms) == pytest.approx(row["peak_allocated_gib"], rel=0.015)
     assert memory.reserved_gib(terms, setting.backend) == pytest.approx(row["peak_reserved_gib"], rel=0.06)
+    assert memory.needed_gib(terms, setting) >= row["peak_reserved_gib"]
 
 
 @pytest.mark.parametrize("row", MEASURED, ids=describe)
 def test_predicts_what_stands_before_the_first_step(row: dict[str, Any]) -> None:
-    terms = memory.predict_memory(MODELS[row["model"]], Tuning(row["method"], row["rank"] or 0), setting_of(row))
-    standing = sum(terms.get(name, 0.0) for name in ("weights", "adapters", "buffers"))
-    # TRL keeps adapters beside 4-bit weights in bf16; the trainer puts them back to fp32, which resuming needs.
-    assert standing == pytest.approx(row["start_allocated_gib"], rel=0.02)
+    anatomy, tuning, setting = MODELS[row["model"]], Tuning(row["method"], row["rank"] or 0), setting_of(row)
+    standing = states.weights_gib(anatomy, tuning, setting) + states.adapters_gib(anatomy, tuning, setting)
+    tables = gpu_memory.UNSLOTH_TABLES_BYTES / GIB if row["backend"] == "unsloth" else 0.0
+    assert standing + tables == pytest.approx(row["start_allocated_gib"], abs=0.011)
 
 
 @pytest.mark.parametrize(
-    ("backend", "method", "packed", "tokens", "checkpointing", "peak_gib"),
+    ("method", "documents", "tokens", "checkpointing", "peak_gib"),
     [
-        ("unsloth", "lora", True, 8163, "offloaded", 16.84),
-        ("unsloth", "lora", True, 8163, "off", 46.32),
-        ("unsloth", "lora", True, 16329, "off", 76.43),
-        ("unsloth", "qlora", True, 8163, "off", 36.78),
-        ("transformers", "lora", False, 8 * 2048, "on", 24.8),
+        ("lora", 18, 8163, "offloaded", 16.84),
+        ("lora", 18, 8163, "off", 46.32),
+        ("lora", 53, 16329, "off", 76.43),
+        ("qlora", 18, 8163, "off", 36.78),
     ],
 )
-def test_predicts_packed_and_padded_rows(
-    backend: Any, method: Any, packed: bool, tokens: int, checkpointing: Any, peak_gib: float
-) -> None:
-    setting = Setting("cuda", backend, "bf16", 1, tokens, checkpointing, "adamw_8bit", packed=packed)
+def test_predicts_packed_rows(method: Any, documents: int, tokens: int, checkpointing: Any, peak_gib: float) -> None:
+    setting = Setting(
+        "cuda", "unsloth", "bf16", 1, tokens, checkpointing, "adamw_8bit", packed=True, documents=documents
+    )
     terms = memory.predict_memory(MODELS["llama-3.1-8b"], Tuning(method, 16), setting)
-    assert memory.peak_gib(terms) == pytest.approx(peak_gib, rel=0.03)
+    assert memory.peak_gib(terms) == pytest.approx(peak_gib, rel=0.025)
+
+
+def test_ddp_copies_the_gradients_and_fsdp2_splits_the_weights() -> None:
+    """The DDP figure was measured on two GPUs: 20.04 GiB of each for an 8B LoRA on 4 rows of 2,048 tokens."""
+    anatomy = MODELS["llama-3.1-8b"]
+    one = Setting("cuda", "transformers", "bf16", 4, 2048, "on", "adamw_8bit", adapters="library")
+    two = replace(one, gpus=2, parallelism="ddp")
+    assert memory.peak_gib(memory.predict_memory(anatomy, Tuning("lora", 16), two)) == pytest.approx(20.044, rel=0.01)
+    full, split = Tuning("full"), replace(one, gpus=4, parallelism="fsdp2")
+    whole, share = (memory.predict_memory(anatomy, full, each) for each in (one, split))
+    assert share["weights"] == pytest.approx(whole["weights"] / 4)
+    assert memory.peak_gib(share) < 0.6 * memory.peak_gib(whole)
+
+
+def test_recomputing_fewer_layers_lies_between_all_and_none() -> None:
+    anatomy, tuning = MODELS["llama-3.1-8b"], Tuning("lora", 16)
+    every = [
+        memory.peak_gib(memory.predict_memory(anatomy, tuning, setting))
+        for setting in (
+            Setting("cuda", "transformers", "bf16", 4, 2048, "on", recompute_every=1),
+            Setting("cuda", "transformers", "bf16", 4, 2048, "on", recompute_every=2),
+            Setting("cuda", "transformers", "bf16", 4, 2048, "on", recompute_every=4),
+            Setting("cuda", "transformers", "bf16", 4, 2048, "off"),
+        )
+    ]
+    assert every == sorted(every)
+
+
+def test_an_evaluation_never_takes_more_than_a_step() -> None:
+    for kind in ("full", "lora", "qlora"):
+        for checkpointing in ("off", "on"):
+            tuning, anatomy = Tuning(kind, 16), MODELS["llama-3.1-8b"]
+            setting = Setting("cuda", "transformers", "bf16", 4, 2048, checkpointing)
+            step = memory.peak_gib(memory.predict_memory(anatomy, tuning, setting))
+            assert memory.saving_gib(anatomy, tuning, setting) < memory.evaluation_gib(anatomy, tuning, setting) < step
 
 
 settings = st.builds(
@@ -132,8 +171,6 @@ def test_terms_are_positive_and_add_up(setting: Setting, tuning: Tuning, model: 
 
 @given(setting=settings, tuning=tunings, model=st.sampled_from(sorted(MODELS)), more=st.integers(1, 64))
 def test_more_rows_never_take_less(setting: Setting, tuning: Tuning, model: str, more: int) -> None:
-    from dataclasses import replace
-
     larger = replace(setting, rows=setting.rows + more)
     fewer, many = (memory.predict_memory(MODELS[model], tuning, each) for each in (setting, larger))
     assert memory.peak_gib(many) >= memory.peak_gib(fewer)
@@ -141,5 +178,5 @@ def test_more_rows_never_take_less(setting: Setting, tuning: Tuning, model: str,
 
 @given(setting=settings, model=st.sampled_from(sorted(MODELS)), rank=st.integers(1, 64))
 def test_4_bit_weights_take_less_than_16_bit_ones(setting: Setting, model: str, rank: int) -> None:
-    weights = [memory.weights_gib(MODELS[model], Tuning(kind, rank), setting) for kind in ("qlora", "lora")]
+    weights = [states.weights_gib(MODELS[model], Tuning(kind, rank), setting) for kind in ("qlora", "lora")]
     assert weights[0] < weights[1]
