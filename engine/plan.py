@@ -12,6 +12,7 @@ from ..foundation.files import read_text, write_atomically
 
 Backend = Literal["unsloth", "transformers"]
 Precision = Literal["bf16", "fp16", "fp32"]
+Batching = Literal["padded", "packed", "padding-free"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,16 @@ class Prediction:
     total_seconds: float
     total_seconds_range: tuple[float, float]
     disk_gib: float
+    step_seconds: float = 0.0
+    """One optimizer step."""
+    reserved_gib: float = 0.0
+    """What torch's allocator takes from the card; the same as the peak on a processor."""
+    evaluation_gib: float = 0.0
+    """The peak of an evaluation."""
+    saving_gib: float = 0.0
+    """The peak on the device while saving, or while the merged model is made."""
+    host_gib: float = 0.0
+    """The host's memory that the run takes."""
     cost: float | None = None
     """Money at the user's hourly rate, None without one."""
     seconds_correction: float = 1.0
@@ -73,7 +84,7 @@ class Plan:
     accumulation: int
     """Forward passes in one optimizer step; micro_batch x accumulation x GPUs is the recipe's global batch."""
     gradient_checkpointing: Literal["off", "on", "offloaded"]
-    batching: Literal["padded", "packed", "padding-free"]
+    batching: Batching
     attention: str
     threads: int
     """Processor threads of the trainer (OMP_NUM_THREADS)."""
@@ -85,6 +96,12 @@ class Plan:
     sample_every_steps: int
     merge: bool
     """Whether the merged model is written beside the adapter at the end."""
+    recompute_every: int = 1
+    """Gradient checkpointing recomputes every n-th layer."""
+    liger: bool = False
+    """Whether Liger's fused operations stand in for transformers' own."""
+    optimizer_placement: Literal["device", "paged"] = "device"
+    """Whether the optimizer's states may be paged to the host."""
     gpus: int = 1
     gpu_index: int = 0
     """The GPU that the run uses, by the driver's numbering (that of nvidia-smi)."""

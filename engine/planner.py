@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Iterator, Sequence
 
+from ..foundation.errors import TunewrightError
 from ..recipes.model import Recipe
 from . import cost, memory
 from .anatomy import Anatomy, read_anatomy
@@ -15,26 +15,20 @@ from .machine import Machine
 from .plan import Alternative, Backend, Plan, Prediction, Reason
 from .remedies import nothing_fits
 from .search import (
-    EVALUATION_SHARE,
-    LARGEST_MERGED_GIB,
     NEARLY_AS_FAST,
     ONE_THREAD_PARAMETERS,
     PROBED_ROWS,
-    Cadence,
     Candidate,
     Surroundings,
-    Timing,
-    Work,
     choose,
-    choose_cadence,
-    disk_gib,
+    is_installed,
     look_around,
-    merged_gib,
-    merges,
     probe_seconds,
     search,
-    time_run,
 )
+from .several import several_gpus
+from .timing import EVALUATION_SHARE, Cadence, Timing, choose_cadence, disk_gib, time_run
+from .work import LARGEST_MERGED_GIB, Work
 
 SHOWN_ALTERNATIVES = 5
 TIME_ERROR = {"measured": 0.25, "datasheet": 0.4, "assumed": 0.7, "calibrated": 0.25, "default": 0.6, "repeated": 0.15}
@@ -91,6 +85,12 @@ def make_plan(
     and after. Raises TunewrightError when nothing fits, with the smallest change that would.
     """
     assert training_lengths, "a recipe without rows is refused when its data is prepared"
+    if anatomy.dequantised_from and recipe.method.kind == "qlora":
+        raise TunewrightError(
+            "Quantised checkpoint",
+            f"The model's files are quantised with {anatomy.dequantised_from.upper()}, and QLoRA cannot quantise them again.",
+            'Take the model\'s 16-bit weights, or method.kind = "lora".',
+        )
     work = Work(
         recipe,
         anatomy,
@@ -111,14 +111,14 @@ def make_plan(
     earlier = correction(machine.short_name, shape_name(anatomy), recipe.method.kind)
     return Plan(
         machine=machine.short_name,
-        backend=around.backend,
+        backend=chosen.setting.backend,
         device=around.kind,
         precision=around.precision,
         micro_batch=chosen.micro_batch,
         accumulation=chosen.accumulation,
         gradient_checkpointing=chosen.setting.checkpointing,
-        batching="packed" if recipe.data.packing else "padded",
-        attention=_attention(around, recipe),
+        batching=chosen.batching,
+        attention=_attention(around, chosen),
         threads=around.threads,
         total_steps=work.steps,
         training_rows=len(work.training),
@@ -126,7 +126,10 @@ def make_plan(
         evaluate_every_steps=cadence.evaluate,
         checkpoint_every_steps=cadence.checkpoint,
         sample_every_steps=cadence.sample,
-        merge=merges(work),
+        merge=work.merges,
+        recompute_every=chosen.setting.recompute_every,
+        liger=chosen.setting.liger,
+        optimizer_placement="paged" if chosen.setting.optimizer.startswith("paged") else "device",
         gpu_index=around.gpu.index if around.gpu else 0,
         prediction=predict(work, around, chosen, timing, earlier, hourly_rate),
         reasons=tuple(reasons(work, machine, around, candidates, chosen, cadence)),
@@ -146,11 +149,16 @@ def predict(
     """Return the figures of the chosen plan, corrected by what earlier runs took."""
     training = timing.training * earlier.seconds
     total = timing.total - timing.training + training
-    error = _time_error(around, earlier)
+    error = time_error(around, earlier.runs)
+    anatomy, tuning, setting = work.anatomy, work.tuning, chosen.setting
+    peak = memory.peak_gib(chosen.terms) * earlier.peak
+    saving = memory.saving_gib(anatomy, tuning, setting)
+    if work.merges:
+        saving = max(saving, memory.merging_gib(anatomy, tuning, setting, chosen.terms))
     return Prediction(
         trainable_parameters=work.tuning.trainable_parameters(work.anatomy),
         total_parameters=work.anatomy.total_parameters,
-        peak_gib=memory.peak_gib(chosen.terms) * earlier.peak,
+        peak_gib=peak,
         memory_terms={name: gib * earlier.peak for name, gib in chosen.terms.items()},
         tokens=work.tokens,
         tokens_per_second=work.tokens / training,
@@ -159,22 +167,28 @@ def predict(
         total_seconds=total,
         total_seconds_range=(total * (1 - error), total * (1 + error)),
         disk_gib=disk_gib(work, chosen),
+        step_seconds=chosen.step_seconds * earlier.seconds,
+        reserved_gib=memory.reserved_gib(chosen.terms, setting.backend) * earlier.peak if setting.on_gpu else peak,
+        evaluation_gib=memory.evaluation_gib(anatomy, tuning, setting),
+        saving_gib=saving,
+        host_gib=memory.host_gib(anatomy, tuning, setting),
         cost=cost.money(total, hourly_rate),
         seconds_correction=earlier.seconds,
         peak_correction=earlier.peak,
     )
 
 
-def _time_error(around: Surroundings, earlier: Correction) -> float:
-    if earlier.runs:
+def time_error(around: Surroundings, earlier_runs: int) -> float:
+    """Return how far the total time may be off either way, as a share of it."""
+    if earlier_runs:
         return TIME_ERROR["repeated"]
     if isinstance(around.device, Card):
         return TIME_ERROR[around.device.source]
     return TIME_ERROR["calibrated" if around.calibration.measured else "default"]
 
 
-def _attention(around: Surroundings, recipe: Recipe) -> str:
-    masks_packs = recipe.data.packing and around.gpu is not None and around.backend == "transformers"
+def _attention(around: Surroundings, chosen: Candidate) -> str:
+    masks_packs = chosen.batching == "packed" and around.gpu is not None and chosen.setting.backend == "transformers"
     return "flex_attention" if masks_packs else "sdpa"
 
 
@@ -196,18 +210,7 @@ def reasons(
             f"{around.gpu.name} has {around.free_gib:.1f} of {around.gpu.memory_total_gib:.1f} GiB free"
             + (", the most of all." if len(machine.gpus) > 1 else "."),
         )
-    if around.backend == "unsloth":
-        yield Reason(
-            "backend",
-            "unsloth",
-            "It is installed, and took 34 to 45 % less time than transformers for LoRA on an H200.",
-        )
-    elif around.gpu is None:
-        yield Reason("backend", "transformers", "Unsloth needs a GPU.")
-    elif importlib.util.find_spec("unsloth"):
-        yield Reason("backend", "transformers", "It was asked for.")
-    else:
-        yield Reason("backend", "transformers", "Unsloth is not installed; `pip install tunewright[gpu]` adds it.")
+    yield _backend_reason(around, candidates, chosen)
     yield Reason("precision", around.precision, _PRECISIONS[around.precision])
     yield _batch_reason(work, candidates, chosen)
     yield _checkpointing_reason(around, candidates, chosen)
@@ -222,11 +225,11 @@ def reasons(
         f"time; a checkpoint every {cadence.checkpoint} steps, so at most that much is lost.",
     )
     if work.tuning.kind != "full":
-        size = merged_gib(work)
-        verdict = "is small enough to keep beside" if merges(work) else "is left to `tunewright export`, beside"
+        size = work.merged_gib
+        verdict = "is small enough to keep beside" if work.merges else "is left to `tunewright export`, beside"
         yield Reason(
             "merge",
-            "yes" if merges(work) else "no",
+            "yes" if work.merges else "no",
             f"The merged model of {size:.2f} GiB {verdict} the adapter (limit {LARGEST_MERGED_GIB:.0f} GiB).",
         )
 
@@ -238,9 +241,29 @@ _PRECISIONS = {
 }
 
 
+def _backend_reason(around: Surroundings, candidates: Sequence[Candidate], chosen: Candidate) -> Reason:
+    setting = chosen.setting
+    value = setting.backend + (" with Liger" if setting.liger else "")
+    if around.gpu is None:
+        return Reason("backend", value, "Unsloth needs a GPU.")
+    others = [each for each in candidates if each.setting.backend != setting.backend]
+    if others:
+        fitting = [each for each in others if each.needed_gib <= around.budget_gib] or others
+        best = min(fitting, key=lambda each: each.training_seconds)
+        because = (
+            f"The fastest plan with {best.setting.backend}{' and Liger' if best.setting.liger else ''} takes "
+            f"{best.training_seconds:.0f} s of training and start, this one {chosen.training_seconds:.0f}."
+        )
+    elif setting.backend == "transformers" and not is_installed("unsloth"):
+        because = "Unsloth is not installed; `pip install tunewright[gpu]` adds it."
+    else:
+        because = "It was asked for."
+    return Reason("backend", value, because)
+
+
 def _batch_reason(work: Work, candidates: Sequence[Candidate], chosen: Candidate) -> Reason:
     batch = work.recipe.training.global_batch
-    same = [each for each in candidates if each.setting.checkpointing == chosen.setting.checkpointing]
+    same = [each for each in candidates if _alike(each, chosen, but="micro-batch")]
     slowest = max(same, key=lambda each: each.step_seconds)
     because = f"{chosen.step_seconds:.3g} s a step of {batch} rows"
     if slowest is not chosen and slowest.step_seconds > NEARLY_AS_FAST * chosen.step_seconds:
@@ -252,14 +275,20 @@ def _batch_reason(work: Work, candidates: Sequence[Candidate], chosen: Candidate
     )
 
 
+def _alike(one: Candidate, other: Candidate, but: str) -> bool:
+    """Tell whether two plans differ in nothing that people choose between, `but` for one thing."""
+    a, b = one.setting, other.setting
+    same = a.backend == b.backend and a.liger == b.liger and a.optimizer == b.optimizer
+    recomputing = (a.checkpointing, a.recompute_every) == (b.checkpointing, b.recompute_every)
+    return same and (recomputing if but == "micro-batch" else one.micro_batch == other.micro_batch)
+
+
 def _checkpointing_reason(around: Surroundings, candidates: Sequence[Candidate], chosen: Candidate) -> Reason:
-    value = chosen.setting.checkpointing
-    other = next(
-        each
-        for each in candidates
-        if each.micro_batch == chosen.micro_batch and (each.setting.checkpointing == "off") != (value == "off")
-    )
-    if value == "off":
+    setting = chosen.setting
+    value = setting.checkpointing if setting.recompute_every == 1 else f"on, every {setting.recompute_every} layers"
+    others = [each for each in candidates if _alike(each, chosen, but="checkpointing")]
+    other = next(each for each in others if (each.setting.checkpointing == "off") != (setting.checkpointing == "off"))
+    if setting.checkpointing == "off":
         saved, slower = chosen.needed_gib - other.needed_gib, other.step_seconds / chosen.step_seconds - 1
         because = f"Recomputing would save {saved:.2f} GiB, which are not needed, and take {100 * slower:.0f} % longer."
     else:
@@ -272,12 +301,20 @@ def _checkpointing_reason(around: Surroundings, candidates: Sequence[Candidate],
 
 
 def _batching_reason(work: Work, chosen: Candidate) -> Reason:
-    if work.recipe.data.packing:
+    if chosen.batching == "packed":
         return Reason(
             "batching",
             "packed",
             f"The recipe asks for it: {len(work.training):,} rows make {work.drawn.rows:,} sequences of at most "
             f"{work.drawn.longest:,} tokens.",
+        )
+    if chosen.batching == "padding-free":
+        padded = work.drawn.padded_length(chosen.micro_batch) * chosen.micro_batch
+        return Reason(
+            "batching",
+            "padding-free",
+            f"Unsloth strings rows together and keeps them apart in attention; padded, {padded / chosen.load.tokens:.1f} "
+            "times as many tokens would be computed.",
         )
     useful = work.drawn.mean * chosen.micro_batch / chosen.load.tokens
     return Reason(
@@ -310,9 +347,9 @@ def alternatives(
     earlier: Correction,
 ) -> Iterator[Alternative]:
     """Yield the fastest plans that lost, those that do not fit among them."""
-    losers = sorted((each for each in candidates if each is not chosen), key=lambda each: each.step_seconds)
+    losers = sorted((each for each in candidates if each is not chosen), key=lambda each: each.training_seconds)
     for each in losers[:SHOWN_ALTERNATIVES]:
-        slower = each.step_seconds / chosen.step_seconds - 1
+        slower = each.training_seconds / chosen.training_seconds - 1
         if each.needed_gib > around.budget_gib:
             because = f"needs {each.needed_gib:.1f} GiB, {around.budget_gib:.1f} may be used"
         elif slower >= NEARLY_AS_FAST - 1:
@@ -350,7 +387,12 @@ def notes(
             f"{earlier.seconds:.2f}, memory × {earlier.peak:.2f}."
         )
     if len(machine.gpus) > 1:
-        yield f"One of {len(machine.gpus)} GPUs is used; several at once are not supported yet."
+        yield several_gpus(work, around, chosen, len(machine.gpus))
+    if chosen.setting.optimizer.startswith("paged"):
+        yield "The optimizer's states may be paged to the host's memory, for nothing fits otherwise; steps take longer."
+    host = memory.host_gib(work.anatomy, work.tuning, chosen.setting)
+    if around.gpu is not None and host > machine.memory_free_gib:
+        yield f"The run takes about {host:.0f} GiB of the host's memory, and {machine.memory_free_gib:.0f} are free."
     if work.recipe.training.global_batch > work.drawn.rows:
         yield f"The global batch is larger than the {work.drawn.rows} training rows: every step sees all of them."
     if work.drawn.longest > work.anatomy.context:

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from ..foundation.errors import TunewrightError
 from ..foundation.text import one_line
 from ..recipes.model import FullMethod, LoraMethod, QloraMethod, Recipe
-from .search import Candidate, Surroundings, Work, search
+from .search import Candidate, Surroundings, search
+from .work import Work
 
 
 def nothing_fits(work: Work, around: Surroundings, candidates: Sequence[Candidate]) -> TunewrightError:

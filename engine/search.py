@@ -5,24 +5,24 @@ from __future__ import annotations
 import importlib.util
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Literal
 
 from ..foundation.errors import TunewrightError
-from ..recipes.model import Recipe
 from . import memory, speed
-from .anatomy import Anatomy
-from .batches import Lengths, divisors, measure_lengths, pack, rows_seen, steps_of
+from .activations import UNSLOTH_PADS
+from .batches import Lengths, divisors
 from .calibration import Calibration, ThreadRates, default_calibration
 from .cards import Card, find_card
 from .flop import Load
 from .machine import GpuDevice, Machine
-from .memory import GIB, Checkpointing, Setting, Tuning
-from .plan import Backend, Precision
+from .plan import Backend, Batching, Precision
+from .setting import Checkpointing, Setting
+from .work import Work
 
-GPU_MARGIN = 0.06
-"""The share of a card's free memory that a plan leaves alone: three times the memory model's error on measured rows."""
+GPU_MARGIN = 0.03
+"""The share of a card's free memory that a plan leaves alone, beside what `memory.needed_gib` adds for its error."""
 PROCESSOR_MARGIN = 0.15
 """The share of the machine's free memory that a plan leaves alone: what else runs here needs some too."""
 NEARLY_AS_FAST = 1.02
@@ -35,16 +35,29 @@ ONE_THREAD_PARAMETERS = 50_000_000
 """A smaller model is trained with one thread: for the starter two took 20 to 50 % longer with adapters and gained 8 %
 without, though a layer alone was faster with them. It also keeps the digits of a run the same, however the machine was
 measured."""
-EVALUATIONS_A_RUN = 8
-EVALUATION_SHARE = 0.10
-"""An evaluation and the checkpoint beside it may take this share of the training time."""
-CHECKPOINT_MINUTES = 30.0
-"""No more than this is lost when a machine goes down."""
-LARGEST_MERGED_GIB = 2.0
-SAMPLED_PROMPTS = 3
-ROWS_RENDERED_A_SECOND = 2500.0
-BUILDING_SECONDS = 1.0
-"""Building TRL's trainer over the rows."""
+RECOMPUTED = (1, 2, 4)
+"""Recomputing may be asked of every layer, every second or every fourth."""
+DEVIATIONS = 4.0
+"""A micro-batch without padding is given room for this many standard deviations beyond the mean."""
+LIGER_FAMILIES = frozenset(
+    {
+        "llama",
+        "mistral",
+        "mixtral",
+        "qwen2",
+        "qwen3",
+        "qwen3_moe",
+        "gemma",
+        "gemma2",
+        "gemma3_text",
+        "phi3",
+        "granite",
+        "olmo2",
+        "smollm3",
+        "glm4",
+    }
+)
+"""Families that Liger's kernels know (liger_kernel/transformers/monkey_patch.py)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +65,17 @@ class Surroundings:
     """What is fixed before the search starts."""
 
     gpu: GpuDevice | None
-    backend: Backend
+    backends: tuple[Backend, ...]
+    """Those that are installed and may be taken."""
+    liger: bool
+    """Whether Liger's kernels are installed."""
     precision: Precision
     threads: int
     device: Card | ThreadRates
     calibration: Calibration
     free_gib: float
     budget_gib: float
+    workspace_mib: int = 32
 
     @property
     def kind(self) -> Literal["cuda", "cpu"]:
@@ -71,80 +88,38 @@ class Candidate:
 
     micro_batch: int
     accumulation: int
+    batching: Batching
     setting: Setting
     load: Load
     terms: dict[str, float]
     needed_gib: float
     step_seconds: float
+    training_seconds: float
+    """All steps, and what differs between backends before the first: imports, loading, compiling."""
 
     @property
     def summary(self) -> str:
-        recomputing = "" if self.setting.checkpointing == "off" else f", checkpointing {self.setting.checkpointing}"
-        return f"{self.micro_batch} × {self.accumulation} rows{recomputing}"
+        """The plan in a few words."""
+        setting = self.setting
+        words = [f"{self.micro_batch} × {self.accumulation} rows"]
+        if setting.device == "cuda":
+            words.append(setting.backend + (" with Liger" if setting.liger else ""))
+            words.append(self.batching)
+        if setting.checkpointing != "off":
+            every = "" if setting.recompute_every == 1 else f" in every {_ORDINALS[setting.recompute_every]} layer"
+            words.append(f"checkpointing {setting.checkpointing}{every}")
+        if setting.optimizer.startswith("paged"):
+            words.append("paged optimizer")
+        return ", ".join(words)
 
 
-@dataclass(frozen=True)
-class Work:
-    """What a recipe and its data ask for, whatever the machine."""
-
-    recipe: Recipe
-    anatomy: Anatomy
-    training: tuple[int, ...]
-    validation: tuple[int, ...]
-    supervised: float
-    """Tokens of a row on which a loss is taken, on average."""
-    longest_answer: int
-    judged: int
-    """Rows that are answered before and after."""
-
-    @cached_property
-    def tuning(self) -> Tuning:
-        return Tuning.of(self.recipe.method)
-
-    @cached_property
-    def drawn(self) -> Lengths:
-        """The rows that are drawn: packed ones with packing."""
-        if self.recipe.data.packing:
-            return measure_lengths(pack(self.training, self.recipe.data.max_length))
-        return measure_lengths(self.training)
-
-    @cached_property
-    def validation_rows(self) -> Lengths | None:
-        return measure_lengths(self.validation) if self.validation else None
-
-    @property
-    def steps(self) -> int:
-        plan = self.recipe.training
-        return steps_of(self.drawn.rows, plan.global_batch, plan.epochs, plan.steps)
-
-    @property
-    def tokens(self) -> int:
-        """Useful tokens over the whole run."""
-        return round(rows_seen(self.drawn.rows, self.recipe.training.global_batch, self.steps) * self.drawn.mean)
-
-
-@dataclass(frozen=True, slots=True)
-class Cadence:
-    """How often a run looks up from training, in steps."""
-
-    evaluate: int
-    checkpoint: int
-    sample: int
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Where the seconds of a run go."""
-
-    first_step: float
-    training: float
-    total: float
+_ORDINALS = {2: "second", 4: "fourth"}
 
 
 def look_around(
     work: Work, machine: Machine, calibration: Calibration | None, wanted: Backend | None = None
 ) -> Surroundings:
-    """Return device, backend, precision and threads for `work` on `machine`; `wanted` is the backend asked for."""
+    """Return device, backends, precision and threads for `work` on `machine`; `wanted` is the backend asked for."""
     used = calibration or default_calibration(machine.cores)
     if not machine.gpus:
         if wanted == "unsloth":
@@ -154,14 +129,24 @@ def look_around(
         rates = _choose_threads(work, used)
         free = machine.memory_free_gib
         budget = free * (1 - PROCESSOR_MARGIN)
-        return Surroundings(None, "transformers", "fp32", rates.threads, rates, used, free, budget)
+        return Surroundings(None, ("transformers",), False, "fp32", rates.threads, rates, used, free, budget)
     gpu = max(machine.gpus, key=lambda each: each.memory_free_gib)
-    backend: Backend = wanted or ("unsloth" if importlib.util.find_spec("unsloth") else "transformers")
+    installed: tuple[Backend, ...] = ("unsloth", "transformers") if is_installed("unsloth") else ("transformers",)
+    backends: tuple[Backend, ...] = (wanted,) if wanted else installed
     card = find_card(gpu.name)
     free = gpu.memory_free_gib
     precision: Precision = "bf16" if gpu.supports_bf16 else "fp16"
     threads = max(1, min(machine.cores, 8))
-    return Surroundings(gpu, backend, precision, threads, card, used, free, free * (1 - GPU_MARGIN))
+    budget = free * (1 - GPU_MARGIN)
+    workspace = 32 if gpu.compute_capability >= (9, 0) else 8
+    liger = is_installed("liger_kernel")
+    return Surroundings(gpu, backends, liger, precision, threads, card, used, free, budget, workspace)
+
+
+@cache
+def is_installed(package: str) -> bool:
+    """Tell whether Python finds `package`, without importing it."""
+    return importlib.util.find_spec(package) is not None
 
 
 def _choose_threads(work: Work, calibration: Calibration) -> ThreadRates:
@@ -185,120 +170,114 @@ def probe_seconds(work: Work, rates: ThreadRates) -> float:
 
 
 def search(work: Work, around: Surroundings) -> Iterator[Candidate]:
-    """Yield every plan that keeps the recipe's global batch, with its memory and speed."""
+    """Yield every plan that keeps the recipe's global batch, with its memory and speed.
+
+    An optimizer whose states are paged to the host is slow, and only tried when nothing fits without.
+    """
+    found = list(_search(work, around, work.recipe.training.optimizer))
+    yield from found
+    if around.gpu is not None and all(each.needed_gib > around.budget_gib for each in found):
+        yield from _search(work, around, f"paged_{work.recipe.training.optimizer}")
+
+
+def _search(work: Work, around: Surroundings, optimizer: str) -> Iterator[Candidate]:
     batch = work.recipe.training.global_batch
     rows = min(batch, work.drawn.rows)
-    recomputing: Checkpointing = "offloaded" if around.backend == "unsloth" else "on"
     for micro_batch in divisors(batch):
         if micro_batch > rows and micro_batch > 1:
             break  # no batch would ever be that large
-        for checkpointing in ("off", recomputing):
-            yield price(work, around, micro_batch, checkpointing)
+        for setting, batching in _ways(work, around, micro_batch, optimizer):
+            yield price(work, around, micro_batch, setting, batching)
 
 
-def price(work: Work, around: Surroundings, micro_batch: int, checkpointing: Checkpointing) -> Candidate:
-    """Return the memory and speed of one plan: memory for its longest rows, speed for average ones."""
-    packed = work.recipe.data.packing
-    longest = micro_batch * work.drawn.longest if packed else work.drawn.longest
-    setting = Setting(
-        device=around.kind,
-        backend=around.backend,
-        precision=around.precision,
-        rows=1 if packed else micro_batch,
-        tokens_per_row=longest,
-        checkpointing=checkpointing,
-        optimizer=work.recipe.training.optimizer,
-        packed=packed,
-        libraries_gib=around.calibration.libraries_gib if around.gpu is None else 0.0,
+def _ways(work: Work, around: Surroundings, micro_batch: int, optimizer: str) -> Iterator[tuple[Setting, Batching]]:
+    """Yield the ways in which micro-batches of this many rows can be trained, without their lengths."""
+    for backend in around.backends:
+        plain = Setting(
+            device=around.kind,
+            backend=backend,
+            precision=around.precision,
+            rows=micro_batch,
+            tokens_per_row=work.drawn.longest,
+            checkpointing="off",
+            optimizer=optimizer,
+            libraries_gib=around.calibration.libraries_gib if around.gpu is None else 0.0,
+            accumulation=work.recipe.training.global_batch // micro_batch,
+            cuda_workspace_mib=around.workspace_mib,
+        )
+        kernels = (False, True) if backend == "transformers" and _takes_liger(work, around) else (False,)
+        for liger in kernels:
+            for checkpointing, every in _recomputing(around, backend):
+                setting = replace(plain, liger=liger, checkpointing=checkpointing, recompute_every=every)
+                yield _lay_out(work, setting)
+
+
+def _recomputing(around: Surroundings, backend: Backend) -> tuple[tuple[Checkpointing, int], ...]:
+    if backend == "unsloth":
+        return (("off", 1), ("offloaded", 1))
+    if around.gpu is None:
+        return (("off", 1), ("on", 1))
+    return (("off", 1), *(("on", every) for every in RECOMPUTED))
+
+
+def _takes_liger(work: Work, around: Surroundings) -> bool:
+    return around.liger and around.gpu is not None and work.anatomy.family in LIGER_FAMILIES
+
+
+def _lay_out(work: Work, setting: Setting) -> tuple[Setting, Batching]:
+    """Return `setting` with the lengths that its memory must be found for, and how rows make a micro-batch."""
+    if work.recipe.data.packing:
+        tokens = setting.rows * work.drawn.longest
+        documents = math.ceil(setting.rows * len(work.training) / work.drawn.rows)
+        return replace(setting, rows=1, tokens_per_row=tokens, documents=documents, packed=True), "packed"
+    if setting.backend == "unsloth" and work.anatomy.family not in UNSLOTH_PADS:
+        tokens = longest_together(work.drawn, setting.rows)
+        return replace(setting, rows=1, tokens_per_row=tokens, documents=setting.rows), "padding-free"
+    return replace(setting, padded=setting.backend == "unsloth"), "padded"
+
+
+def longest_together(lengths: Lengths, rows: int) -> int:
+    """Return the tokens that `rows` rows drawn together will hardly exceed, and never less than the longest with others."""
+    likely = max(
+        lengths.longest + (rows - 1) * lengths.mean, rows * lengths.mean + DEVIATIONS * lengths.deviation * rows**0.5
     )
-    length = work.drawn.mean * micro_batch if packed else work.drawn.padded_length(micro_batch)
-    load = Load(length if packed else length * micro_batch, length)
+    most, left = 0, rows
+    for length, count in reversed(lengths.counts):
+        taken = min(left, count)
+        most += taken * length
+        left -= taken
+    return math.ceil(min(likely, most))
+
+
+def price(work: Work, around: Surroundings, micro_batch: int, setting: Setting, batching: Batching) -> Candidate:
+    """Return the memory and speed of one plan: memory for its longest rows, speed for average ones."""
+    load = load_of(work, micro_batch, batching)
     accumulation = work.recipe.training.global_batch // micro_batch
     terms = memory.predict_memory(work.anatomy, work.tuning, setting)
     seconds = speed.step_seconds(work.anatomy, work.tuning, setting, load, accumulation, around.device)
     needed = memory.needed_gib(terms, setting)
-    if merges(work):
+    if work.merges:
         needed = max(needed, memory.merging_gib(work.anatomy, work.tuning, setting, terms))
-    return Candidate(micro_batch, accumulation, setting, load, terms, needed, seconds)
+    start = 0.0
+    if around.gpu is not None:
+        start = speed.IMPORT_SECONDS[setting.backend] + speed.loading_seconds(work.anatomy, setting.backend)
+        start += speed.compiling_seconds(work.anatomy, work.tuning, setting)
+    training = work.steps * seconds + start
+    return Candidate(micro_batch, accumulation, batching, setting, load, terms, needed, seconds, training)
+
+
+def load_of(work: Work, micro_batch: int, batching: Batching) -> Load:
+    """Return what an average micro-batch holds, and how far attention reaches in it."""
+    if batching == "padded":
+        length = work.drawn.padded_length(micro_batch)
+        return Load(length * micro_batch, length)
+    return Load(work.drawn.mean * micro_batch, work.rows.attended)
 
 
 def choose(fitting: Sequence[Candidate]) -> Candidate:
     """Return the smallest of the plans that are as good as the fastest; more memory never makes the choice slower."""
-    fastest = min(each.step_seconds for each in fitting)
+    fastest = min(each.training_seconds for each in fitting)
     return min(
-        (each for each in fitting if each.step_seconds <= NEARLY_AS_FAST * fastest),
-        key=lambda each: (each.needed_gib, each.step_seconds),
+        (each for each in fitting if each.training_seconds <= NEARLY_AS_FAST * fastest),
+        key=lambda each: (each.needed_gib, each.training_seconds),
     )
-
-
-def choose_cadence(work: Work, around: Surroundings, candidate: Candidate) -> Cadence:
-    """Return how often to evaluate, save and sample: about eight times a run, less where it would cost too much."""
-    steps = work.steps
-    evenly = math.ceil(steps / EVALUATIONS_A_RUN)
-    looking = evaluation_seconds(work, around, candidate)
-    looking += speed.checkpoint_seconds(work.anatomy, work.tuning, candidate.setting)
-    affordable = math.ceil(looking / (EVALUATION_SHARE * candidate.step_seconds))
-    evaluate = min(steps, max(evenly, affordable))
-    halves = max(1, steps // 2)
-    timely = max(1, int(CHECKPOINT_MINUTES * 60 / candidate.step_seconds))
-    checkpoint = min(evaluate, halves, timely)
-    sampling = generation_seconds(work, around, candidate, SAMPLED_PROMPTS)
-    sample = min(steps, max(evenly, math.ceil(sampling / (EVALUATION_SHARE * candidate.step_seconds))))
-    return Cadence(evaluate, checkpoint, sample)
-
-
-def time_run(work: Work, around: Surroundings, candidate: Candidate, cadence: Cadence) -> Timing:
-    """Return the seconds to the first step, of the training and of the whole run."""
-    anatomy, tuning, setting = work.anatomy, work.tuning, candidate.setting
-    steps = work.steps
-    judging = generation_seconds(work, around, candidate, work.judged)
-    if around.gpu is None:
-        ready = around.calibration.import_seconds
-        compiling = 0.0
-    else:
-        ready = speed.IMPORT_SECONDS[around.backend]
-        compiling = speed.FIRST_STEP_SECONDS[around.backend]
-        if setting.packed and around.backend == "transformers":
-            compiling += speed.FLEX_COMPILE_SECONDS
-    rows = len(work.training) + len(work.validation)
-    ready += speed.loading_seconds(anatomy, around.backend) + rows / ROWS_RENDERED_A_SECOND + BUILDING_SECONDS
-    sampled = SAMPLED_PROMPTS if work.judged or work.validation else 0
-    saving = speed.checkpoint_seconds(anatomy, tuning, setting)
-    training = steps * candidate.step_seconds + compiling
-    training += math.ceil(steps / cadence.evaluate) * evaluation_seconds(work, around, candidate)
-    training += math.ceil(steps / cadence.checkpoint) * saving
-    training += steps // cadence.sample * generation_seconds(work, around, candidate, sampled)
-    merging = merged_gib(work) * 4 + 1 if merges(work) else 0.0
-    total = ready + judging + training + judging + saving + merging
-    return Timing(ready + judging + compiling, training, total)
-
-
-def evaluation_seconds(work: Work, around: Surroundings, candidate: Candidate) -> float:
-    rows = work.validation_rows
-    if rows is None:
-        return 0.0
-    length = rows.padded_length(min(candidate.micro_batch, rows.rows))
-    load = Load(length * candidate.micro_batch, length)
-    batches = rows.rows / candidate.micro_batch
-    return speed.evaluation_seconds(work.anatomy, work.tuning, candidate.setting, load, batches, around.device)
-
-
-def generation_seconds(work: Work, around: Surroundings, candidate: Candidate, prompts: int) -> float:
-    answer = min(work.recipe.evaluation.max_new_tokens, work.longest_answer)
-    asked = max(1.0, sum(work.training) / len(work.training) - work.supervised)
-    return speed.generation_seconds(work.anatomy, work.tuning, candidate.setting, prompts, asked, answer, around.device)
-
-
-def merges(work: Work) -> bool:
-    return work.tuning.kind != "full" and merged_gib(work) <= LARGEST_MERGED_GIB
-
-
-def merged_gib(work: Work) -> float:
-    return work.anatomy.checkpoint_bytes * work.anatomy.total_parameters / GIB
-
-
-def disk_gib(work: Work, candidate: Candidate) -> float:
-    """Return what a run leaves on the disk: two checkpoints and one being written, what was tuned, the merged model."""
-    checkpoint = speed.checkpoint_bytes(work.anatomy, work.tuning, candidate.setting) / GIB
-    tuned = merged_gib(work) if work.tuning.kind == "full" else checkpoint / 3
-    return 3 * checkpoint + tuned + (merged_gib(work) if merges(work) else 0.0)

@@ -10,7 +10,13 @@ from ...recipes.model import Recipe
 from ..plan import Plan
 
 SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
-OPTIMIZERS = {"adamw": "adamw_torch", "adamw_8bit": "adamw_8bit"}
+OPTIMIZERS = {
+    ("adamw", "device"): "adamw_torch",
+    ("adamw", "paged"): "paged_adamw_32bit",
+    ("adamw_8bit", "device"): "adamw_8bit",
+    ("adamw_8bit", "paged"): "paged_adamw_8bit",
+}
+"""What Hugging Face's trainer calls them, by the recipe's optimizer and the plan's placement of its states."""
 
 
 def warmup_steps(recipe: Recipe, total_steps: int) -> int:
@@ -32,7 +38,7 @@ def training_arguments(recipe: Recipe, plan: Plan, micro_batch: int, folder: Pat
         "lr_scheduler_type": SCHEDULES[training.schedule],
         "warmup_steps": warmup_steps(recipe, plan.total_steps),
         "max_steps": plan.total_steps,
-        "optim": OPTIMIZERS[training.optimizer],
+        "optim": OPTIMIZERS[training.optimizer, plan.optimizer_placement],
         "adam_beta1": 0.9,
         "adam_beta2": 0.999,
         "adam_epsilon": 1e-8,
@@ -56,7 +62,7 @@ def training_arguments(recipe: Recipe, plan: Plan, micro_batch: int, folder: Pat
         "bf16": plan.precision == "bf16",
         "fp16": plan.precision == "fp16",
         "use_cpu": plan.device == "cpu",
-        "use_liger_kernel": False,
+        "use_liger_kernel": plan.liger,
         "dataloader_num_workers": 0,
         "dataloader_pin_memory": plan.device == "cuda",
         "dataloader_drop_last": False,

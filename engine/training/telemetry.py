@@ -71,6 +71,12 @@ class Telemetry(TrainerCallback):
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             signal.signal(number, ask)
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        if self.plan.recompute_every > 1:  # transformers has just turned recomputing on in all layers
+            from .transformers import thin_checkpointing
+
+            thin_checkpointing(model, self.plan.recompute_every)
+
     # The order of one step in transformers: on_step_begin, on_step_end, on_log, on_evaluate, on_save.
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, Mxfp4Config
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ...recipes.model import LoraMethod, QloraMethod, Recipe
 from ..anatomy import read_anatomy
@@ -42,11 +43,20 @@ def load_base(recipe: Recipe, plan: Plan, folder: Path) -> Any:
             bnb_4bit_use_double_quant=recipe.method.double_quantisation,
             bnb_4bit_compute_dtype=DTYPES[plan.precision],
         )
+    elif read_anatomy(folder).dequantised_from == "mxfp4":
+        settings["quantization_config"] = Mxfp4Config(dequantize=True)
     model = AutoModelForCausalLM.from_pretrained(folder, **settings)
     if plan.device == "cpu":
         keep_unpacked(model)
     model.config.use_cache = False
     return model
+
+
+def thin_checkpointing(model: Any, every: int) -> None:
+    """Recompute only every n-th layer from now on; the others keep what they need for the backward pass."""
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    for index, layer in enumerate(layers):
+        layer.gradient_checkpointing = index % every == 0
 
 
 def keep_unpacked(model: Any) -> None:
