@@ -1,37 +1,47 @@
-"""`tunewright advise`: prompting, LoRA, QLoRA or full fine-tuning, with reasons and figures for this machine."""
+"""`tunewright advise`: whether to prompt, adapt or train everything, with reasons and figures for this machine."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import textwrap
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any, cast
 
-from ..engine.advice import QUESTIONS, Advice, advise
+from ..engine.advice import Advice, advise
 from ..engine.anatomy import read_anatomy
+from ..engine.cost import HIGHEST_RATE, cloud_price, hourly_rate
 from ..engine.machine import Machine, inspect_machine
-from ..engine.sources import find_model
+from ..engine.questions import QUESTIONS
+from ..engine.sources import find_data, find_model
 from ..foundation.errors import TunewrightError
 from ..foundation.home import runs_folder
+from ..foundation.text import one_line
 from .parser import add_json, print_json
 from .table import gib_text, render_table, seconds_text
 
+BYTES_A_TOKEN = 4
+"""About how many bytes of text are one token of a usual vocabulary; exact counts need the model's tokenizer."""
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add one argument a question, and the model and data."""
+    """Add one argument a question, the model and data, and what the run may cost."""
     parser.add_argument(
         "--model", default="tunewright/starter", metavar="MODEL|PATH", help="the model to tune (tunewright/starter)"
     )
-    parser.add_argument("--data", metavar="FILE", help="the rows to tune on; they are counted")
+    parser.add_argument("--data", metavar="FILE", help="the rows to tune on; rows are counted, tokens estimated")
     for question in QUESTIONS:
         options = "; ".join(f"{option.key}: {option.text}" for option in question.options)
         parser.add_argument(
-            f"--{question.key}",
+            f"--{question.key.replace('_', '-')}",
             choices=[option.key for option in question.options],
             metavar="ANSWER",
             help=f"{question.text} {options.replace('%', '%%')}",
         )
+    parser.add_argument("--rate", metavar="MONEY", help='what an hour here costs, or "cloud" for the table of prices')
+    parser.add_argument("--budget", type=float, metavar="MONEY", help="what a run may cost at that rate")
     add_json(parser)
 
 
@@ -40,49 +50,126 @@ def run(arguments: argparse.Namespace) -> int:
     path = Path(arguments.model).expanduser()
     anatomy = read_anatomy(path if path.exists() else find_model(arguments.model))
     answers = {q.key: getattr(arguments, q.key) for q in QUESTIONS if getattr(arguments, q.key) is not None}
-    rows, tokens = _count(arguments.data) if arguments.data else (None, None)
     machine = inspect_machine(runs_folder())
-    advice = advise(answers, machine, anatomy, rows, tokens)
+    rate = hourly_rate(arguments.rate, machine)
+    _check_budget(arguments.budget, rate)
+    counted = count_rows(arguments.data) if arguments.data else None
+    if counted and counted.kind:
+        answers.setdefault("data_kind", counted.kind)
+    rows, tokens = (counted.rows, counted.tokens) if counted else (None, None)
+    advice = advise(answers, machine, anatomy, rows, tokens, rate, arguments.budget)
+    advice = replace(advice, notes=(*advice.notes, *_notes(counted, rate, arguments.rate, machine)))
     if arguments.json:
         questions = [asdict(question) for question in QUESTIONS]
-        print_json({**asdict(advice), "machine": machine.short_name, "questions": questions})
+        found = {**asdict(advice), "method": advice.method, "machine": machine.short_name, "rate": rate}
+        found["ways_out"] = [{**asdict(way), "text": way.text} for way in advice.ways_out]
+        print_json({**found, "budget": arguments.budget, "rows": rows, "tokens": tokens, "questions": questions})
     else:
         print(advice_text(advice, machine))
     return 0
 
 
-def _count(source: str) -> tuple[int, int]:
-    """Return the rows of a data set and about how many tokens they hold: a token is some four bytes of text."""
-    from ..engine.sources import find_data
+def _check_budget(budget: float | None, rate: float | None) -> None:
+    if budget is None:
+        return
+    if not 0 < budget < HIGHEST_RATE:
+        raise TunewrightError("Budget out of range", f"{budget:g} is no amount of money.", "Such as --budget 20.")
+    if rate is None:
+        raise TunewrightError(
+            "No rate", "A budget says little without the price of an hour.", "Add --rate, such as --rate 2.5."
+        )
 
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What a file of rows holds."""
+
+    rows: int
+    tokens: int
+    """Estimated from the bytes of the rows, their keys and quotation marks included."""
+    kind: str | None
+    """The answer to `data_kind` that the first row's keys give; None where they give none."""
+
+
+def count_rows(source: str) -> Counted:
+    """Return the rows of a data set, about how many tokens they hold, and what is in them; raises TunewrightError."""
+    first = b""
+    rows = size = 0
     with find_data(source).open("rb") as file:
-        sizes = [len(line) for line in file if line.strip()]
-    if not sizes:
-        raise TunewrightError("Empty data", f"{source} holds no rows.", "Give a JSONL file with a row on each line.")
-    return len(sizes), max(1, sum(sizes) // 4)
+        for line in file:
+            if line.strip():
+                first = first or line
+                rows, size = rows + 1, size + len(line)
+    if not rows:
+        raise TunewrightError(
+            "Empty data", f"{one_line(source, 300)} holds no rows.", "Give a JSONL file with a row on each line."
+        )
+    return Counted(rows, max(1, size // BYTES_A_TOKEN), _kind_of(first))
+
+
+def _kind_of(line: bytes) -> str | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    keys = set(cast("dict[str, Any]", row)) if isinstance(row, dict) else set[str]()
+    if {"chosen", "rejected"} <= keys:
+        return "pairs"
+    if {"completion", "label"} <= keys:
+        return "labels"
+    return "text" if keys and keys <= {"text", "id", "url", "source", "meta", "metadata"} and "text" in keys else None
+
+
+def _notes(counted: Counted | None, rate: float | None, said: str | None, machine: Machine) -> list[str]:
+    """Return what people should know about counts and prices."""
+    notes: list[str] = []
+    if counted:
+        notes.append(
+            f"{counted.rows:,} rows were counted; their {counted.tokens:,} tokens are an estimate, a token for "
+            f"{BYTES_A_TOKEN} bytes of the file."
+        )
+    price = cloud_price(machine)
+    if price is not None and (said == "cloud" or rate is None):
+        whose = "your table" if price.users_own else "the built-in table"
+        notes.append(
+            f"In the cloud a {price.card} costs {price.low:.2f} to {price.typical:.2f} {price.currency} an hour by "
+            f"{whose} ({price.date:%Y-%m-%d}, {price.provider})"
+            + ("; costs are at the latter." if said == "cloud" else "; --rate cloud counts with it.")
+        )
+    return notes
 
 
 def advice_text(advice: Advice, machine: Machine) -> str:
     """Return `advice` as text: what to do, why, the methods side by side, and what would change the answer."""
+    priced = any(each.cost is not None for each in advice.figures)
     figures = [
         (
             each.method,
             f"{each.trainable_parameters:,}",
             gib_text(each.peak_gib),
             seconds_text(each.seconds),
+            f"{seconds_text(each.seconds_range[0])} to {seconds_text(each.seconds_range[1])}",
+            *((f"{each.cost:,.2f}" if each.cost is not None else "–",) if priced else ()),
+            f"{each.energy_kwh:.2g}",
             "yes" if each.fits else "no",
             each.plan,
         )
         for each in advice.figures
     ]
-    table = render_table(("METHOD", "TRAINED", "PEAK", "TIME", "FITS", "PLAN"), figures, right=(1, 2, 3))
+    header = ("METHOD", "TRAINED", "PEAK", "TIME", "RANGE", *(("COST",) if priced else ()), "KWH", "FITS", "PLAN")
+    table = render_table(header, figures, right=(1, 2, 3, 4, 5, 6) if priced else (1, 2, 3, 4, 5))
     parts = [
         _wrapped(advice.headline),
         "\n".join(_wrapped(f"{'+' if each.weight > 0 else '-'} {each.because}") for each in advice.reasons),
         f"On {machine.short_name}:\n{table}",
     ]
+    if advice.ways_out:
+        ways = "\n".join(_wrapped(f"{place}. {way.text}") for place, way in enumerate(advice.ways_out, 1))
+        parts.append("What would do, the smallest change first:\n" + ways)
     if advice.would_change:
         parts.append("What would change the answer:\n" + "\n".join(map(_wrapped, advice.would_change)))
+    if advice.notes:
+        parts.append("\n".join(map(_wrapped, advice.notes)))
     parts.append(_wrapped("Answered: " + ", ".join(f"{key} {answer}" for key, answer in advice.answers.items())))
     return "\n\n".join(parts)
 

@@ -1,175 +1,42 @@
-"""Advice: whether to prompt, adapt or train everything, as data (questions, rules, reasons) and a small interpreter."""
+"""Advice: whether to prompt, adapt or train everything, by interpreting the questions and rules for one machine."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, get_args
 
 from ..foundation.errors import TunewrightError, nearest
 from ..foundation.text import one_line
-from . import memory
+from ..recipes.model import Data, Training
+from . import cost
 from .anatomy import Anatomy
 from .calibration import read_calibration
-from .defaults import default_recipe
+from .cards import find_card
 from .machine import Machine
-from .search import Cadence, Work, choose, look_around, search, time_run
-
-Outcome = Literal["prompting", "few-shot", "lora", "qlora", "full", "not here"]
-METHODS: tuple[Literal["full", "lora", "qlora"], ...] = ("full", "lora", "qlora")
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """One answer to a question."""
-
-    key: str
-    text: str
-    changes: str
-    """What choosing it changes, in a sentence."""
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What the advice asks; the first option is taken for granted when nothing is said."""
-
-    key: str
-    text: str
-    options: tuple[Option, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """Speaks for (or, with a negative weight, against) an outcome when every condition holds."""
-
-    outcome: Outcome
-    weight: float
-    when: Mapping[str, tuple[str, ...]]
-    """Question → answers of which one was given."""
-    because: str
-
-
-QUESTIONS: tuple[Question, ...] = (
-    Question(
-        "goal",
-        "What should the model do better?",
-        (
-            Option("behaviour", "a task of my domain", "Adapters learn a task as well as full tuning does."),
-            Option("style", "answer in a style or format", "The least of all changes: few rows and a low rank do."),
-            Option("knowledge", "know new facts", "Needs many rows and every layer; full tuning learns more of it."),
-            Option("language", "speak another language", "Needs the most rows; full tuning learns more of it."),
-            Option("quality", "be as good as can be", "Cost counts less; full tuning comes into question."),
-        ),
-    ),
-    Question(
-        "rows",
-        "How many good examples are there?",
-        (
-            Option("hundreds", "200 to 2,000", "Enough for adapters."),
-            Option("none", "fewer than 20", "Too few to train on; they serve as examples in the prompt."),
-            Option("tens", "20 to 200", "Enough for a style, too few for a task."),
-            Option("thousands", "2,000 to 50,000", "Enough for adapters of any rank."),
-            Option("many", "more than 50,000", "Enough to train every weight."),
-        ),
-    ),
-    Question(
-        "prompted",
-        "Was a good prompt with examples tried first?",
-        (
-            Option("yes", "yes, and it is not enough", "Tuning is the next step."),
-            Option("no", "not yet", "A prompt costs minutes; with little data it comes first."),
-        ),
-    ),
-    Question(
-        "facts",
-        "Do the facts change from week to week?",
-        (
-            Option("stable", "no", "What is learned stays true."),
-            Option("changing", "yes", "Facts belong into the prompt, looked up when they are needed."),
-        ),
-    ),
-    Question(
-        "serving",
-        "How many tuned models will be served?",
-        (
-            Option("one", "one", "No difference."),
-            Option("many", "many, for tasks or customers", "Adapters of a few MB share one base model in memory."),
-        ),
-    ),
-    Question(
-        "forgetting",
-        "Must it stay as good at everything else?",
-        (
-            Option("some", "it matters somewhat", "No difference."),
-            Option("keep", "yes", "Adapters forget less than full tuning."),
-            Option("free", "no", "Nothing has to be spared."),
-        ),
-    ),
-    Question(
-        "time",
-        "How long may a run take?",
-        (
-            Option("day", "a day", "Methods that take longer here are ruled out."),
-            Option("hour", "an hour", "Methods that take longer here are ruled out."),
-            Option("any", "as long as it takes", "Time rules nothing out."),
-        ),
-    ),
-    Question(
-        "money",
-        "What weighs more?",
-        (
-            Option("balanced", "a fair balance", "No difference."),
-            Option("thrift", "the price", "The cheapest method that does the task is taken."),
-            Option("result", "the result", "Full tuning and higher ranks come into question."),
-        ),
-    ),
+from .methods import METHODS, Demand, Method, MethodFigures, compare, demand_of, emptied
+from .methods import compare_methods as compare_methods
+from .prices import read_prices
+from .questions import (
+    NAMES,
+    QUESTIONS,
+    ROW_LIMITS,
+    RULES,
+    TIME_LIMITS,
+    TOKEN_LIMITS,
+    TYPICAL_ROW_TOKENS,
+    TYPICAL_ROWS,
+    TYPICAL_TOKENS,
+    Outcome,
 )
+from .ways_out import Limits, WayOut, hours_text, ways_out
 
-RULES: tuple[Rule, ...] = (
-    Rule("lora", 2, {}, "LoRA learns most tasks as well as full tuning at a fraction of the memory (PEFT's comparison: "
-         "GSM8K 47.8 % against 47.2 %, Llama-3.2-3B)."),
-    Rule("qlora", 1.5, {}, "QLoRA trains the same adapters in a third of the memory, and takes longer "
-         "(arXiv 2305.14314)."),
-    Rule("full", 1, {}, "Full tuning can change anything, and costs the most memory."),
-    Rule("few-shot", 9, {"rows": ("none",)}, "Fewer than 20 rows are too few to train on; in the prompt they work at "
-         "once."),
-    Rule("few-shot", 3, {"rows": ("tens",), "goal": ("behaviour", "knowledge", "language", "quality")},
-         "Fewer than 200 rows rarely teach a task; try them as examples in the prompt first."),
-    Rule("prompting", 12, {"prompted": ("no",), "rows": ("none",), "goal": ("style", "behaviour")},
-         "A good prompt costs minutes and may be enough."),
-    Rule("few-shot", 3, {"prompted": ("no",), "rows": ("tens", "hundreds")},
-         "A prompt with examples costs minutes, and shows what tuning has to beat."),
-    Rule("prompting", 12, {"facts": ("changing",), "goal": ("knowledge",)},
-         "Facts that change belong into the prompt, looked up for each question; a tuned model would go stale."),
-    Rule("lora", 2, {"goal": ("style", "behaviour")}, "Style and tasks need little capacity: 310 adapters of rank 8 "
-         "beat their base models on narrow tasks (LoRA Land, arXiv 2405.00732)."),
-    Rule("full", 2, {"goal": ("knowledge", "language")}, "New knowledge needs capacity: on continued pre-training "
-         "full tuning reached 0.263 on HumanEval, rank 256 reached 0.224 (arXiv 2405.09673)."),
-    Rule("full", 1, {"goal": ("quality",)}, "With enough data full tuning is at least as good."),
-    Rule("full", 1.5, {"rows": ("many",)}, "More than 50,000 rows are enough to train every weight."),
-    Rule("full", -2, {"rows": ("none", "tens", "hundreds")}, "Few rows overfit when every weight is free."),
-    Rule("lora", 2, {"serving": ("many",)}, "Many adapters of a few MB share one base model in memory."),
-    Rule("full", -2, {"serving": ("many",)}, "Every fully tuned model needs a whole copy in memory."),
-    Rule("lora", 1, {"forgetting": ("keep",)}, "Adapters forget less of what the model could do "
-         "(arXiv 2405.09673)."),
-    Rule("full", -1, {"forgetting": ("keep",)}, "Full tuning forgets the most."),
-    Rule("full", 0.5, {"forgetting": ("free",)}, "Nothing has to be spared."),
-    Rule("full", -1, {"money": ("thrift",)}, "Full tuning is the dearest."),
-    Rule("full", 1, {"money": ("result",)}, "The result is worth the price."),
-)  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class MethodFigures:
-    """What one method would take on this machine."""
-
-    method: Literal["full", "lora", "qlora"]
-    trainable_parameters: int
-    peak_gib: float
-    seconds: float
-    fits: bool
-    plan: str
-    """Micro-batch and recomputing in a few words."""
+_WITHIN: dict[Outcome, tuple[Method, ...]] = {
+    "continued pre-training": ("full", "lora", "qlora"),
+    "preference tuning": ("lora", "qlora", "full"),
+}
+"""The methods by which an outcome can be reached."""
+_OBJECTIVES: dict[str, str] = {"pairs": "dpo", "labels": "kto"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +49,15 @@ class AdviceReason:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """One other answer, and the outcome that it leads to."""
+
+    question: str
+    option: str
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
 class Advice:
     """What to do, why, and what would change it."""
 
@@ -189,41 +65,129 @@ class Advice:
     headline: str
     reasons: tuple[AdviceReason, ...]
     would_change: tuple[str, ...]
+    """A sentence for each of `changes`."""
     figures: tuple[MethodFigures, ...]
     answers: Mapping[str, str]
+    """The answer to every question; counts stand before what was said."""
+    within: Method | None = None
+    """The method by which continued pre-training or preference tuning is to be done."""
+    changes: tuple[Change, ...] = ()
+    ways_out: tuple[WayOut, ...] = ()
+    """Where the outcome is "not here": the changes that would do, the smallest first."""
+    notes: tuple[str, ...] = ()
+    """What the figures stand on, and what this version cannot do of what is advised."""
+
+    @property
+    def method(self) -> Method | None:
+        """The method to train with, None where training is not advised."""
+        return self.outcome if self.outcome in ("full", "lora", "qlora") else self.within
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What was answered and counted, for one model on one machine."""
+
+    answers: Mapping[str, str]
+    machine: Machine
+    anatomy: Anatomy
+    rows: int | None = None
+    tokens: int | None = None
+    hourly_rate: float | None = None
+    budget: float | None = None
+    measured_watts: float | None = None
+
+    @property
+    def given(self) -> dict[str, str]:
+        """The answer to every question."""
+        return complete(self.answers, self.rows, self.tokens)
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(TIME_LIMITS[self.given["time"]], self.budget)
+
+    @property
+    def usable(self) -> Machine:
+        """The machine as far as it may be used."""
+        return emptied(self.machine) if self.given["hardware"] == "whole" else self.machine
+
+    @property
+    def demand(self) -> Demand:
+        """The data, as counted or else as typical for the answers."""
+        given = self.given
+        rows = max(1, self.rows if self.rows is not None else TYPICAL_ROWS[given["rows"]])
+        if self.tokens is not None:
+            tokens = self.tokens
+        elif self.answers.get("tokens", "usual") == "usual":
+            tokens = rows * TYPICAL_ROW_TOKENS
+        else:
+            tokens = TYPICAL_TOKENS[given["tokens"]]
+        is_text = given["data_kind"] == "text" and given["goal"] in ("knowledge", "language", "quality")
+        demand = demand_of(rows, max(1, round(tokens / rows)), "text" if is_text else "examples", self.anatomy.context)
+        return replace(demand, hourly_rate=self.hourly_rate, measured_watts=self.measured_watts)
+
+    def answering(self, question: str, option: str) -> Case:
+        """Return the case with another answer; where rows or tokens were counted, with another count."""
+        if question == "rows" and self.rows is not None:
+            rows = TYPICAL_ROWS[option]
+            return replace(
+                self, rows=rows, tokens=self.tokens and max(1, round(self.tokens / max(1, self.rows) * rows))
+            )
+        if question == "tokens" and self.tokens is not None:
+            return replace(self, tokens=TYPICAL_TOKENS.get(option, self.tokens))
+        return replace(self, answers={**self.answers, question: option})
 
 
 def advise(
-    answers: Mapping[str, str], machine: Machine, anatomy: Anatomy, rows: int | None = None, tokens: int | None = None
+    answers: Mapping[str, str],
+    machine: Machine,
+    anatomy: Anatomy,
+    rows: int | None = None,
+    tokens: int | None = None,
+    hourly_rate: float | None = None,
+    budget: float | None = None,
+    measured_watts: float | None = None,
 ) -> Advice:
     """Return what to do for `answers` (question → option; missing ones are taken for granted).
 
-    `rows` and `tokens` count the data; without them the answer on rows and 400 tokens a row stand in.
-    Raises TunewrightError for a question or an option that does not exist.
+    `rows` and `tokens` count the data; without them the answers and 400 tokens a row stand in. `budget` is in the
+    currency of `hourly_rate`. Raises TunewrightError for a question or an option that does not exist.
     """
-    given = complete(answers, rows)
-    count = rows if rows is not None else _TYPICAL_ROWS[given["rows"]]
-    mean = max(1, round(tokens / count)) if tokens and count else TYPICAL_ROW_TOKENS
-    figures = compare_methods(machine, anatomy, max(1, count), min(mean, anatomy.context))
-    outcome, reasons = decide(given, figures)
+    case = Case(answers, machine, anatomy, rows, tokens, hourly_rate, budget, measured_watts)
+    calibration = read_calibration()
+    figured: dict[tuple[bool, Demand], tuple[MethodFigures, ...]] = {}
+
+    def figure(other: Case) -> tuple[MethodFigures, ...]:
+        demand = other.demand
+        key = (other.usable == other.machine, demand)
+        if key not in figured:
+            figured[key] = compare(other.usable, anatomy, demand, calibration)
+        return figured[key]
+
+    given, figures = case.given, figure(case)
+    outcome, reasons = decide(given, figures, case.limits)
+    changes = tuple(_changes(case, outcome, figure))
+    out: tuple[WayOut, ...] = ()
+    if outcome == "not here":
+        out = tuple(ways_out(case.usable, anatomy, case.demand, case.limits, read_prices(), preferred(given)))
     return Advice(
-        outcome,
-        _headline(outcome, figures, machine),
-        reasons,
-        tuple(_what_would_change(given, figures, outcome)),
-        figures,
-        given,
+        outcome=outcome,
+        headline=_headline(outcome, within_of(outcome, given, figures, case.limits), figures, case, out),
+        reasons=reasons,
+        would_change=tuple(_sentence(change, case) for change in changes),
+        figures=figures,
+        answers=given,
+        within=within_of(outcome, given, figures, case.limits),
+        changes=changes,
+        ways_out=out,
+        notes=tuple(_notes(outcome, case)),
     )
 
 
-TYPICAL_ROW_TOKENS = 400
-_TYPICAL_ROWS = {"none": 10, "tens": 100, "hundreds": 1000, "thousands": 10_000, "many": 100_000}
-_ROW_LIMITS = ((20, "none"), (200, "tens"), (2000, "hundreds"), (50_000, "thousands"))
-_TIME_LIMITS = {"hour": 3600.0, "day": 86_400.0, "any": float("inf")}
+def complete(answers: Mapping[str, str], rows: int | None = None, tokens: int | None = None) -> dict[str, str]:
+    """Return an answer to every question; counted rows and tokens override what was said.
 
-
-def complete(answers: Mapping[str, str], rows: int | None = None) -> dict[str, str]:
-    """Return an answer to every question; a counted number of rows overrides the one that was said."""
+    Raises TunewrightError for a question or an option that does not exist.
+    """
     questions = {question.key: question for question in QUESTIONS}
     for key, option in answers.items():
         if key not in questions:
@@ -233,91 +197,103 @@ def complete(answers: Mapping[str, str], rows: int | None = None) -> dict[str, s
             raise _unknown(f"answer to {key}", option, options)
     given = {key: answers.get(key, question.options[0].key) for key, question in questions.items()}
     if rows is not None:
-        given["rows"] = next((name for limit, name in _ROW_LIMITS if rows < limit), "many")
+        given["rows"] = next(name for limit, name in ROW_LIMITS if rows < limit)
+    if tokens is None and given["tokens"] == "usual":
+        tokens = (rows if rows is not None else TYPICAL_ROWS[given["rows"]]) * TYPICAL_ROW_TOKENS
+    if tokens is not None:
+        given["tokens"] = next(name for limit, name in TOKEN_LIMITS if tokens < limit)
     return given
 
 
-def decide(given: Mapping[str, str], figures: tuple[MethodFigures, ...]) -> tuple[Outcome, tuple[AdviceReason, ...]]:
+def decide(
+    given: Mapping[str, str], figures: tuple[MethodFigures, ...], limits: Limits | None = None
+) -> tuple[Outcome, tuple[AdviceReason, ...]]:
     """Return the outcome with the most weight among those that this machine allows, and the reasons that counted."""
-    speaking = [rule for rule in RULES if all(given[key] in options for key, options in rule.when.items())]
-    reasons = [AdviceReason(rule.outcome, rule.because, rule.weight) for rule in speaking]
-    # QLoRA stands in for LoRA: what speaks for adapters speaks for both.
-    reasons += [
-        AdviceReason("qlora", rule.because, rule.weight) for rule in speaking if rule.outcome == "lora" and rule.when
-    ]
-    scores: dict[Outcome, float] = {}
-    for reason in reasons:
-        scores[reason.outcome] = scores.get(reason.outcome, 0.0) + reason.weight
-    limit = _TIME_LIMITS[given["time"]]
+    limits = limits or Limits(TIME_LIMITS[given["time"]])
+    reasons = _weigh(given)
+    scores = _scores(reasons)
     ruled_out: list[AdviceReason] = []
     for each in figures:
-        if not each.fits:
-            said = f"{each.method} needs {each.peak_gib:.1f} GiB here, which is more than is free."
-        elif each.seconds > limit:
-            said = f"{each.method} would take {each.seconds / 3600:.1f} h here, longer than you allow."
-        else:
-            continue
-        scores.pop(each.method, None)
-        ruled_out.append(AdviceReason(each.method, said, -10.0))
+        if not limits.allow(each):
+            scores.pop(each.method, None)
+            ruled_out.append(AdviceReason(each.method, _why_not(each, limits), -10.0))
+    for outcome in _WITHIN:
+        if outcome in scores and within_of(outcome, given, figures, limits) is None:
+            del scores[outcome]
     outcome: Outcome = max(scores, key=lambda name: scores[name]) if scores else "not here"
-    kept = [each for each in reasons if each.outcome == outcome]
-    kept += [each for each in reasons if each.outcome not in (outcome, "qlora") and each.weight < 0]
-    compared = [AdviceReason(outcome, said, 0.5) for said in _comparisons(outcome, figures)]
+    within = within_of(outcome, given, figures, limits)
+    kept = [each for each in reasons if each.outcome in (outcome, within)]
+    kept += [each for each in reasons if each.outcome not in (outcome, within, "qlora") and each.weight < 0]
+    compared = [AdviceReason(outcome, said, 0.5) for said in _comparisons(within or outcome, figures)]
     return outcome, (*sorted(kept, key=lambda each: -abs(each.weight)), *compared, *ruled_out)
 
 
-def _comparisons(outcome: Outcome, figures: tuple[MethodFigures, ...]) -> Iterator[str]:
+def _weigh(given: Mapping[str, str]) -> list[AdviceReason]:
+    """Return what the rules say that apply; what speaks for or against adapters does so for QLoRA too."""
+    speaking = [rule for rule in RULES if all(given[key] in options for key, options in rule.when.items())]
+    reasons = [AdviceReason(rule.outcome, rule.because, rule.weight) for rule in speaking]
+    return reasons + [
+        AdviceReason("qlora", rule.because, rule.weight) for rule in speaking if rule.outcome == "lora" and rule.when
+    ]
+
+
+def _scores(reasons: Iterable[AdviceReason]) -> dict[Outcome, float]:
+    scores: dict[Outcome, float] = {}
+    for reason in reasons:
+        scores[reason.outcome] = scores.get(reason.outcome, 0.0) + reason.weight
+    return scores
+
+
+def within_of(
+    outcome: Outcome, given: Mapping[str, str], figures: tuple[MethodFigures, ...], limits: Limits
+) -> Method | None:
+    """Return the method by which `outcome` is best reached here; None where none is possible, or none is needed.
+
+    Continued pre-training takes the method that the rules speak for most, preference tuning adapters where it can.
+    """
+    allowed: set[Method] = {each.method for each in figures if limits.allow(each)}
+    order = _WITHIN.get(outcome, ()) if outcome == "preference tuning" else preferred(given, _WITHIN.get(outcome, ()))
+    return next((method for method in order if method in allowed), None)
+
+
+def preferred(given: Mapping[str, str], methods: tuple[Method, ...] = METHODS) -> tuple[Method, ...]:
+    """Return `methods` in the order in which the rules speak for them."""
+    scores = _scores(_weigh(given))
+    return tuple(sorted(methods, key=lambda method: -scores.get(method, 0.0)))
+
+
+def _why_not(figures: MethodFigures, limits: Limits) -> str:
+    """Say with its figure why a method is ruled out."""
+    name = _capital(NAMES[figures.method])
+    if not figures.fits:
+        return f"{name} needs {figures.needed_gib:.1f} GiB here, and {figures.usable_gib:.1f} may be used."
+    if limits.too_long(figures):
+        return f"{name} would take {hours_text(figures.seconds)} here, longer than the {hours_text(limits.seconds)} allowed."
+    return f"{name} would cost {figures.cost:,.2f} here, more than the budget of {limits.money:,.2f}."
+
+
+def _comparisons(chosen_name: Outcome, figures: tuple[MethodFigures, ...]) -> Iterator[str]:
     """Yield how the chosen method compares here with the others that fit."""
-    chosen = next((each for each in figures if each.method == outcome), None)
+    chosen = next((each for each in figures if each.method == chosen_name), None)
     for each in figures:
         if chosen is not None and each is not chosen and each.fits:
             memory_share, time_share = each.peak_gib / chosen.peak_gib - 1, each.seconds / chosen.seconds - 1
             yield (
-                f"{_NAMES[each.method][0].upper()}{_NAMES[each.method][1:]} would take {100 * memory_share:+.0f} % memory "
+                f"{_capital(NAMES[each.method])} would take {100 * memory_share:+.0f} % memory "
                 f"({each.peak_gib:.1f} GiB) and {100 * time_share:+.0f} % time here."
             )
 
 
-def compare_methods(machine: Machine, anatomy: Anatomy, rows: int, mean_tokens: int) -> tuple[MethodFigures, ...]:
-    """Return what full tuning, LoRA and QLoRA would take here, each with its defaults and its fastest plan that fits."""
-    return tuple(_figures(method, machine, anatomy, rows, mean_tokens) for method in METHODS)
-
-
-def _figures(
-    method: Literal["full", "lora", "qlora"], machine: Machine, anatomy: Anatomy, rows: int, mean_tokens: int
-) -> MethodFigures:
-    recipe, _ = default_recipe(method, "model", "data", rows, anatomy)
-    lengths = _spread(mean_tokens, min(rows, 500), recipe.data.max_length)
-    epochs = (recipe.training.epochs or 1) * rows / len(lengths)
-    recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update={"epochs": epochs})})
-    work = Work(recipe, anatomy, lengths, (), mean_tokens / 3, mean_tokens, 0)
-    around = look_around(work, machine, read_calibration())
-    candidates = list(search(work, around))
-    fitting = [each for each in candidates if each.needed_gib <= around.budget_gib]
-    chosen = choose(fitting) if fitting else min(candidates, key=lambda each: each.needed_gib)
-    total = time_run(work, around, chosen, Cadence(work.steps, work.steps, work.steps)).total
-    return MethodFigures(
-        method,
-        work.tuning.trainable_parameters(anatomy),
-        memory.peak_gib(chosen.terms),
-        total,
-        bool(fitting),
-        chosen.summary,
-    )
-
-
-def _spread(mean: int, rows: int, longest: int) -> tuple[int, ...]:
-    """Return lengths that are spread as chat rows are: from a quarter of the mean to three times it."""
-    shape = (0.25, 0.4, 0.5, 0.6, 0.75, 0.9, 1.1, 1.3, 1.6, 2.6)
-    return tuple(max(1, min(longest, round(mean * shape[index % len(shape)]))) for index in range(rows))
-
-
-def _headline(outcome: Outcome, figures: tuple[MethodFigures, ...], machine: Machine) -> str:
-    found = next((each for each in figures if each.method == outcome), None)
+def _headline(
+    outcome: Outcome, within: Method | None, figures: tuple[MethodFigures, ...], case: Case, out: tuple[WayOut, ...]
+) -> str:
+    found = next((each for each in figures if each.method == (within or outcome)), None)
+    by = f" with {NAMES[within]}" if within else ""
     if found:
+        first = " for the supervised tuning before it" if outcome == "preference tuning" else ""
         return (
-            f"{_NAMES[outcome][0].upper()}{_NAMES[outcome][1:]}: about {found.peak_gib:.1f} GiB and {found.seconds / 60:.0f} minutes on "
-            f"{machine.short_name}, {found.trainable_parameters / 1e6:.1f} million trained parameters."
+            f"{_capital(NAMES[outcome])}{by}: about {found.peak_gib:.1f} GiB and {hours_text(found.seconds)}{first} on "
+            f"{case.machine.short_name}, {found.trainable_parameters / 1e6:.1f} million trained parameters."
         )
     match outcome:
         case "prompting":
@@ -325,46 +301,81 @@ def _headline(outcome: Outcome, figures: tuple[MethodFigures, ...], machine: Mac
         case "few-shot":
             return "Few-shot: put your examples into the prompt first; they are too few to train on."
         case _:
-            return smallest_change(figures, machine)
+            return f"Not on this machine: {_obstacle(figures, case)} {_smallest(out)}"
 
 
-_NAMES: dict[Outcome, str] = {
-    "prompting": "prompting",
-    "few-shot": "examples in the prompt",
-    "lora": "LoRA",
-    "qlora": "QLoRA",
-    "full": "full fine-tuning",
-    "not here": "nothing that this machine can do",
-}
+def _obstacle(figures: tuple[MethodFigures, ...], case: Case) -> str:
+    fitting = [each for each in figures if each.fits]
+    if fitting:
+        least = min(fitting, key=lambda each: each.seconds)
+        price = "" if least.cost is None else f" and cost {least.cost:,.2f}"
+        return f"{NAMES[least.method]}, the fastest method that fits, would take {hours_text(least.seconds)}{price}."
+    least = min(figures, key=lambda each: each.needed_gib)
+    here = case.usable
+    free = max((gpu.memory_free_gib for gpu in here.gpus), default=here.memory_free_gib)
+    return f"{NAMES[least.method]} needs {least.needed_gib:.1f} GiB; of {free:.1f} free, {least.usable_gib:.1f} may be used."
 
 
-def smallest_change(figures: tuple[MethodFigures, ...], machine: Machine) -> str:
-    """Return what would have to change for any method to be possible here."""
-    least = min(figures, key=lambda each: each.peak_gib)
-    free = max((gpu.memory_free_gib for gpu in machine.gpus), default=machine.memory_free_gib)
-    total = max((gpu.memory_total_gib for gpu in machine.gpus), default=machine.memory_total_gib)
-    if least.fits:
-        return f"Not within the time: {least.method} would take {least.seconds / 3600:.1f} h here. Allow more time."
-    wanted = f"Not on this machine: {least.method} needs {least.peak_gib:.1f} GiB, and {free:.1f} are free."
-    if least.peak_gib * 1.1 < total:
-        return f"{wanted} The smallest change that would do: free the {total:.1f} GiB that others use a part of."
-    share = free / least.peak_gib
-    return f"{wanted} The smallest change that would do: a model of {100 * share * 0.85:.0f} % of this size."
+def _smallest(out: tuple[WayOut, ...]) -> str:
+    """Return the first way out as a sentence, or that there is none."""
+    if not out:
+        return "No single change of data, model size or card was found that would do."
+    return f"The smallest change that would do: {out[0].text}"
 
 
-def _what_would_change(given: Mapping[str, str], figures: tuple[MethodFigures, ...], outcome: Outcome) -> Iterator[str]:
+def _changes(case: Case, outcome: Outcome, figure: Callable[[Case], tuple[MethodFigures, ...]]) -> Iterator[Change]:
     """Yield the single answers that would lead elsewhere."""
+    given = case.given
     for question in QUESTIONS:
         for option in question.options:
-            if option.key == given[question.key]:
+            if option.key == given[question.key] or (question.key == "tokens" and option.key == "usual"):
                 continue
-            other, _ = decide({**given, question.key: option.key}, figures)
-            if other != outcome:
-                yield f"{question.text} “{option.text}” would lead to {_NAMES[other]}."
+            other = case.answering(question.key, option.key)
+            found, _ = decide(other.given, figure(other), other.limits)
+            if found != outcome:
+                yield Change(question.key, option.key, found)
 
 
-def _unknown(what: str, name: str, known: object) -> TunewrightError:
-    names = [str(each) for each in known]  # pyright: ignore[reportGeneralTypeIssues, reportUnknownVariableType, reportUnknownArgumentType]
+def _sentence(change: Change, case: Case) -> str:
+    question = next(each for each in QUESTIONS if each.key == change.question)
+    option = next(each for each in question.options if each.key == change.option)
+    counted = case.rows if change.question == "rows" else case.tokens if change.question == "tokens" else None
+    said = f" (counted: {counted:,})" if counted is not None else ""
+    return f"{question.text} “{option.text}”{said} would lead to {NAMES[change.outcome]}."
+
+
+def _notes(outcome: Outcome, case: Case) -> Iterator[str]:
+    """Yield what the figures stand on, and what this version cannot do of what is advised."""
+    if outcome == "preference tuning":
+        wanted = _OBJECTIVES.get(case.given["data_kind"])
+        if not {"dpo", "kto"} & set(_choices(Training, "objective")):
+            step = {"dpo": "DPO", "kto": "KTO"}.get(wanted or "", "DPO or KTO")
+            yield (
+                f"This version trains supervised tuning only: the figures are for that step, and {step} after it needs "
+                "another program, such as TRL. It reads two answers of each row, and the reference model once more."
+            )
+    if outcome == "continued pre-training" and "text" not in _choices(Data, "format"):
+        yield (
+            "This version reads conversations, not plain text: the figures are for sequences of up to 2,048 tokens read "
+            "once, and that step needs another program, such as TRL."
+        )
+    card = find_card(case.machine.gpus[0].name) if case.machine.gpus else None
+    if card is not None and card.note:
+        yield f"{card.name}: {card.note}"
+    yield f"Energy is counted {cost.POWER_WORDS[cost.power_source(case.machine, case.measured_watts)]}."
+
+
+def _choices(section: Any, name: str) -> tuple[object, ...]:
+    """Return the values that a field of a recipe may have."""
+    return get_args(section.model_fields[name].annotation)
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def _unknown(what: str, name: str, known: Iterable[str]) -> TunewrightError:
+    names = list(known)
     suggestion = nearest(name, names)
     return TunewrightError(
         f"Unknown {what}",

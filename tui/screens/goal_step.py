@@ -15,12 +15,12 @@ from textual.widgets.option_list import Option
 
 from ..background import background, deliver
 from ..draft import Draft
-from ..widgets.pane import Pane
+from ..widgets.pane import Pane, ScrollPane
 from ..wrapping import hanging
 from .step import Step, StepChanged
 
 if TYPE_CHECKING:
-    from ...engine.advice import Question
+    from ...engine.questions import Question
 
 
 @dataclass
@@ -59,14 +59,14 @@ class GoalStep(Step):
     def compose(self) -> ComposeResult:
         yield Pane("Your goal: the answers given fit most people; enter takes them, ← → change one", id="introduction")
         yield QuestionList(markup=False)
-        yield Pane("Answers to this question", id="options", said="")
+        yield ScrollPane("Answers to this question", id="options", said="")
 
     def on_mount(self) -> None:
         self._load()
 
     @background("questions")
     def _load(self) -> None:
-        from ...engine.advice import QUESTIONS
+        from ...engine.questions import QUESTIONS
 
         deliver(self, QuestionsLoaded(QUESTIONS))
 
@@ -110,7 +110,7 @@ class GoalStep(Step):
         if question is None:
             return
         chosen = self._answer(question)
-        self.query_one("#options", Pane).show(lambda width: options_text(question, chosen, width))
+        self.query_one("#options", ScrollPane).show(lambda width: options_text(question, chosen, width))
 
     def _highlighted(self) -> Question | None:
         index = self.query_one(QuestionList).highlighted

@@ -37,6 +37,13 @@ COLUMNS = (
     Column("plan", 22, rank=4, weight=1),
 )
 TITLES = {"full": "full fine-tuning", "lora": "LoRA", "qlora": "QLoRA"}
+OUTCOMES = TITLES | {
+    "few-shot": "examples",
+    "continued pre-training": "pre-training",
+    "preference tuning": "preferences",
+    "not here": "not here",
+}
+"""The outcomes in a word or two, to stand before their reasons."""
 
 
 @dataclass
@@ -98,7 +105,7 @@ class MethodStep(Step):
         if (advice := message.advice) is None:
             return
         if self.draft.entry is None or self.draft.method is None:
-            self.draft.method = advice.outcome if advice.outcome in TITLES else "lora"
+            self.draft.method = advice.method or "lora"
         headline.show(lambda width: headline_text(advice, width))
         methods = self.query_one("#methods", RowList)
         total = self.draft.report.anatomy.total_parameters if self.draft.report and self.draft.report.anatomy else 0
@@ -130,13 +137,15 @@ def headline_text(advice: Advice, width: int) -> Content:
     trains = advice.outcome in TITLES
     mark = ("✓ ", "$success") if trains else ("! ", "$warning")
     text = hanging(Content.assemble(mark), Content.styled(one_line(advice.headline, 400), "bold"), width)
-    if not trains:
+    if not trains and advice.method is not None:
+        text += Content.styled("\n  Press enter to go on with the supervised tuning that belongs to it.", "$muted")
+    elif not trains:
         text += Content.styled("\n  You can train all the same: choose a method below and press enter.", "$muted")
     return text
 
 
 def _row(figures: MethodFigures, advice: Advice, total: int) -> Row:
-    advised = figures.method == advice.outcome
+    advised = figures.method == advice.method
     fits = Content.styled("✓ fits", "$success") if figures.fits else Content.styled("✗ too large", "$error")
     return Row(
         figures.method,
@@ -157,14 +166,22 @@ def _row(figures: MethodFigures, advice: Advice, total: int) -> Row:
 
 
 def why_text(advice: Advice, width: int) -> Content:
-    """Return the reasons with the side that each speaks for, and the answers that would change the advice."""
+    """Return the reasons with the side that each speaks for, the ways out, what would change the advice, and notes."""
     text = Content("")
     for reason in advice.reasons:
         sign = ("+", "$success") if reason.weight > 0 else ("−", "$error")
-        head = Content.assemble(sign, (f" {TITLES.get(reason.outcome, reason.outcome):<17}", "$muted"))
+        head = Content.assemble(sign, (f" {OUTCOMES.get(reason.outcome, reason.outcome):<17}", "$muted"))
         text += hanging(head, Content(one_line(reason.because, 400)), width) + "\n"
+    if advice.ways_out:
+        text += Content.styled("\nWhat would do, the smallest change first\n", "bold $accent")
+        for way in advice.ways_out:
+            text += hanging(Content("· "), Content(one_line(way.text, 300)), width) + "\n"
     if advice.would_change:
         text += Content.styled("\nWhat would change it\n", "bold $accent")
         for change in advice.would_change:
             text += hanging(Content("· "), Content.styled(one_line(change, 300), "$muted"), width) + "\n"
+    if advice.notes:
+        text += Content.styled("\nWhat to know about it\n", "bold $accent")
+        for note in advice.notes:
+            text += hanging(Content("· "), Content.styled(one_line(note, 400), "$muted"), width) + "\n"
     return text
