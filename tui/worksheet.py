@@ -1,25 +1,53 @@
-"""The workbench's arithmetic: parameters by rank, projections, memory by term and cost, for one model."""
+"""The workbench's arithmetic: everything that it shows of one case, by the estimates that the commands print."""
 
 from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
-from ..engine.advice import MethodFigures, compare_methods
-from ..engine.anatomy import Anatomy, Projection, read_anatomy
-from ..engine.calibration import default_calibration, read_calibration
+from ..engine.anatomy import Targets
+from ..engine.cards import card_by_name
+from ..engine.comparison import (
+    CARD_NAMES,
+    METHODS,
+    BatchFigures,
+    CardFigures,
+    CostFigures,
+    Data,
+    Method,
+    RankFigures,
+    TargetFigures,
+    compare_batches,
+    compare_cards,
+    compare_cost,
+    compare_ranks,
+    compare_targets,
+    default_optimizer,
+    hourly_price,
+    target_choices,
+)
+from ..engine.estimate import (
+    Device,
+    Estimate,
+    card_device,
+    device_of,
+    estimate,
+    make_setting,
+    make_tuning,
+)
 from ..engine.machine import Machine
-from ..engine.memory import Checkpointing, Setting, Tuning, predict_memory
-from ..engine.sources import BUILT_IN_MODELS, find_model
+from ..engine.plan import Backend
+from ..engine.prices import Price
+from ..engine.setting import Setting, Tuning
+from ..engine.shapes import Model, read_model
 
-Targets = Literal["all-linear", "attention", "qv"]
-TARGETS: tuple[Targets, ...] = ("all-linear", "attention", "qv")
+Software = Literal["unsloth", "transformers", "liger"]
+"""A backend; `liger` is transformers with Liger's fused operations."""
+TARGETS = ("all-linear", "attention", "qv", "mlp")
 RANKS = (8, 16, 32, 64)
-ROWS_OF_A_RUN = 1000
-Method = Literal["lora", "qlora", "full"]
-METHODS: tuple[Method, ...] = ("lora", "qlora", "full")
+LENGTHS = (512, 1024, 2048, 4096, 8192, 16384, 32768)
+BATCHES = (1, 2, 4, 8, 16, 32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,20 +55,21 @@ class Case:
     """What is calculated for."""
 
     model: str = "tunewright/starter"
-    targets: Targets = "all-linear"
+    card: str = ""
+    """Empty for this machine."""
+    method: Method = "lora"
+    targets: str = "all-linear"
+    """One of TARGETS."""
     rank: int = 16
     tokens: int = 512
     rows: int = 4
     recomputing: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ProjectionLine:
-    """One projection: whether it gets an adapter, and what that costs."""
-
-    projection: Projection
-    targeted: bool
-    adapter_parameters: int
+    optimizer: str | None = None
+    """None for the one that a recipe of the method starts with."""
+    software: Software | None = None
+    """None for the fastest that the device can have."""
+    data_rows: int = 1000
+    epochs: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,57 +78,91 @@ class Worksheet:
 
     case: Case
     machine: Machine
-    anatomy: Anatomy
-    by_rank: tuple[tuple[int, int], ...]
-    projections: tuple[ProjectionLine, ...]
-    memory: dict[Method, dict[str, float]]
-    """GiB by term, for each method."""
-    figures: tuple[MethodFigures, ...]
-    """Each method's fastest plan for a run over ROWS_OF_A_RUN rows."""
+    model: Model
+    device: Device
+    setting: Setting
+    """That of the case's own method."""
+    tuning: Tuning
+    target_names: tuple[str, ...]
+    methods: dict[Method, Estimate]
+    """Each method in the case's setting."""
+    ranks: tuple[RankFigures, ...]
+    targets: tuple[TargetFigures, ...]
+    batches: tuple[BatchFigures, ...]
+    """For each of LENGTHS, each of BATCHES."""
+    cards: tuple[CardFigures, ...]
+    """For each of METHODS, each of CARD_NAMES."""
+    costs: tuple[CostFigures, ...]
+    """Without money, for the price can change while the figures stay."""
+    price: Price | None
+    """What an hour of the card typically costs in the cloud."""
+
+    @property
+    def chosen(self) -> Estimate:
+        """The figures of the case's own method."""
+        return self.methods[self.case.method]
+
+    @property
+    def software(self) -> Software:
+        return "liger" if self.setting.liger else self.setting.backend
 
 
-def calculate(case: Case, machine: Machine) -> Worksheet:
-    """Return the figures of `case` on `machine`; raises TunewrightError when the model is not understood."""
-    anatomy = read_model(case.model)
-    tokens = min(case.tokens, anatomy.context)
-    gpu = machine.gpus[0] if machine.gpus else None
-    calibration = read_calibration() or default_calibration(machine.cores)
-    backend: Literal["unsloth", "transformers"] = (
-        "unsloth" if gpu is not None and importlib.util.find_spec("unsloth") else "transformers"
-    )
-    checkpointing: Checkpointing = "off" if not case.recomputing else "offloaded" if backend == "unsloth" else "on"
-    setting = Setting(
-        device="cpu" if gpu is None else "cuda",
-        backend=backend,
-        precision="fp32" if gpu is None else "bf16" if gpu.supports_bf16 else "fp16",
-        rows=case.rows,
-        tokens_per_row=tokens,
-        checkpointing=checkpointing,
-        libraries_gib=calibration.libraries_gib if gpu is None else 0.0,
-    )
+def calculate(case: Case, machine: Machine, model: Model | None = None) -> Worksheet:
+    """Return the figures of `case`, on `machine` when it names no card; `model` is the case's, if it was read before.
+
+    Raises TunewrightError when the model is not understood or the card is not known.
+    """
+    model = model or read_model(case.model)
+    anatomy = model.anatomy
+    card = card_by_name(case.card) if case.card else None
+    known = case.card if case.card in CARD_NAMES else ""
+    device = device_of(machine) if card is None else card_device(card, known)
+    software = case.software if case.software in available(device) else default_software(device, bool(case.card))
+    backend: Backend = "unsloth" if software == "unsloth" else "transformers"
+
+    def setting_of(method: Method) -> Setting:
+        optimizer = case.optimizer or default_optimizer(anatomy, method)
+        return make_setting(
+            device, backend, case.rows, case.tokens, case.recomputing, optimizer, liger=software == "liger"
+        )
+
+    setting = setting_of(case.method)
+    of_adapters = setting if case.method != "full" else setting_of("lora")
+    names = dict(target_choices(anatomy)).get(case.targets) or anatomy.target_names("all-linear")
+    targets = cast("Targets", case.targets) if case.targets in ("all-linear", "attention", "qv") else names
+    adapters = make_tuning("lora" if case.method == "full" else case.method, case.rank, targets)
+    tunings: dict[Method, Tuning] = {method: make_tuning(method, case.rank, targets) for method in METHODS}
+    estimates: dict[Method, Estimate] = {
+        method: estimate(anatomy, tuning, setting_of(method), device) for method, tuning in tunings.items()
+    }
+    data = Data(case.data_rows, case.tokens, case.epochs)
     return Worksheet(
         case=case,
         machine=machine,
-        anatomy=anatomy,
-        by_rank=tuple((rank, anatomy.lora_parameters(rank, case.targets)) for rank in RANKS),
-        projections=tuple(_line(anatomy, each, case) for each in anatomy.projections),
-        memory={
-            method: predict_memory(anatomy, Tuning(method, 0 if method == "full" else case.rank, case.targets), setting)
-            for method in METHODS
-        },
-        figures=compare_methods(machine, anatomy, ROWS_OF_A_RUN, tokens),
+        model=model,
+        device=device,
+        setting=setting,
+        tuning=tunings[case.method],
+        target_names=names,
+        methods=estimates,
+        ranks=compare_ranks(anatomy, RANKS, targets, of_adapters),
+        targets=compare_targets(anatomy, adapters, of_adapters, device),
+        batches=compare_batches(anatomy, tunings[case.method], setting, device, LENGTHS, BATCHES),
+        cards=compare_cards(anatomy, CARD_NAMES, case.rank, targets, case.rows, case.tokens, case.optimizer),
+        costs=compare_cost(anatomy, device, data, case.rank, targets, optimizer=case.optimizer),
+        price=hourly_price(device) if case.card else None,
     )
 
 
-def read_model(name: str) -> Anatomy:
-    """Return the anatomy of a built-in, local or cached model; of a local one the config.json is enough."""
-    path = Path(name).expanduser()
-    local = name not in BUILT_IN_MODELS and path.exists()
-    return read_anatomy(path if local else find_model(name))
+def available(device: Device) -> tuple[Software, ...]:
+    """Return the backends that `device` can have, the fastest first."""
+    if device.card is None:
+        return ("transformers",)
+    return (*device.backends, "liger")
 
 
-def _line(anatomy: Anatomy, projection: Projection, case: Case) -> ProjectionLine:
-    targeted = projection.name in anatomy.target_names(case.targets)
-    return ProjectionLine(
-        projection, targeted, anatomy.lora_parameters(case.rank, (projection.name,)) if targeted else 0
-    )
+def default_software(device: Device, asked_about: bool) -> Software:
+    """Return the fastest backend: of a card that is only asked about the fastest there is, here what is installed."""
+    if device.backends[0] == "unsloth" and (asked_about or importlib.util.find_spec("unsloth")):
+        return "unsloth"
+    return "transformers"

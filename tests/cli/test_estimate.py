@@ -74,9 +74,20 @@ def test_estimates_for_a_processor_and_a_list_of_targets(config: str, capsys: py
     ("words", "said"),
     [
         (["--targets", "w_pack"], "Unknown target"),
+        (["--targets", ","], "No target module"),
         (["--rank", "0"], "out of range"),
+        (["--rank", "-4"], "out of range"),
+        (["--rank", "2000"], "out of range"),
+        (["--rank", "1e3"], "not understood"),
+        (["--sequence", "0"], "out of range"),
+        (["--micro-batch", "0"], "out of range"),
+        (["--optimizer", "sgd"], "Unknown optimizer"),
         (["--backend", "mlx"], "not understood"),
-        (["--gpu", "NVIDIA H200", "--targets", ","], "Unknown target"),
+        (["--backend", "unsloth", "--gpu", "MI300X"], "Unsloth needs"),
+        (["--method", "dora"], "not understood"),
+        (["--gpu", "NVIDIA Z9000"], "Unknown card"),
+        (["--gpu", ""], "Unknown card"),
+        (["--config", ""], "No model"),
     ],
 )
 def test_refuses_with_three_parts(config: str, words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -84,6 +95,41 @@ def test_refuses_with_three_parts(config: str, words: list[str], said: str, caps
     assert status == 2
     assert said in found["error"]["title"]
     assert found["error"]["remedy"]
+
+
+def test_an_unknown_optimizer_names_the_known_ones(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    _, found = ask(capsys, "estimate", "--config", config, "--optimizer", "adamw_bnb_8bits")
+    assert "adamw, adamw_8bit, paged_adamw, paged_adamw_8bit, adafactor" in found["error"]["message"]
+    assert "adamw_bnb_8bit" in found["error"]["remedy"]
+
+
+@pytest.mark.parametrize(("said", "meant"), [("adamw_bnb_8bit", "adamw_8bit"), ("adamw_torch_fused", "adamw")])
+def test_hugging_faces_optimizer_names_mean_the_same(
+    config: str, said: str, meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, one = ask(capsys, "estimate", "--config", config, "--gpu", "NVIDIA H200", "--optimizer", said)
+    _, other = ask(capsys, "estimate", "--config", config, "--gpu", "NVIDIA H200", "--optimizer", meant)
+    assert one == other
+    assert one["optimizer"] == meant
+
+
+def test_an_optimizer_of_smaller_states_takes_less(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("estimate", "--config", config, "--gpu", "NVIDIA H200", "--method", "full", "--optimizer")
+    plain, small = (ask(capsys, *words, name)[1]["terms"]["optimizer"] for name in ("adamw", "adamw_8bit"))
+    assert small < 0.7 * plain  # the embedding's states stay in 32 bits
+
+
+def test_rows_beyond_the_context_are_estimated_with_a_note(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status, found = ask(capsys, "estimate", "--config", config, "--gpu", "NVIDIA H200", "--sequence", "200000")
+    assert status == 0
+    assert "200,000 tokens are longer than the model's 131,072" in found["note"]
+
+
+def test_a_size_stands_for_a_published_shape(capsys: pytest.CaptureFixture[str]) -> None:
+    status, found = ask(capsys, "estimate", "--config", "8b", "--gpu", "NVIDIA A100-SXM4-80GB")
+    assert (status, found["total_parameters"], found["fits"]) == (0, 8_030_261_248, True)
+    assert found["device"] == "NVIDIA A100-SXM4-80GB"
+    assert "published" in found["note"]
 
 
 def test_refuses_a_folder_without_a_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,15 +1,20 @@
-"""The workbench: parameters, target modules, memory by term and cost of any model, before anything is downloaded."""
+"""The workbench: parameters, target modules, memory by term, cards and cost of any model, before anything is downloaded."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from textual import on
 from textual.app import ComposeResult
-from textual.containers import Horizontal, VerticalScroll
+from textual.binding import Binding
+from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
+from textual.events import DescendantFocus
 from textual.message import Message
+from textual.suggester import SuggestFromList
+from textual.validation import Function
 from textual.widgets import Input, Static
 
 from ...foundation.errors import TunewrightError
@@ -17,21 +22,35 @@ from ...foundation.home import runs_folder
 from ...foundation.text import clean, one_line
 from ..background import background, deliver
 from ..draft import STARTER_MODEL
-from ..figures import count, duration, gib, share
 from ..keys import bindings
-from ..widgets.bar import row_bar
 from ..widgets.field import Field
-from ..widgets.pane import Pane
+from ..widgets.pane import FixedText, ScrollPane
 from ..widgets.path_field import PathSuggester
+from . import worksheet_words as words
 from .frame import FramedScreen
 
 if TYPE_CHECKING:
+    from ...engine.cards import Card
     from ..worksheet import Case, Worksheet
 
-TOKENS = (256, 512, 1024, 2048, 4096, 8192)
+TOKENS = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 ROWS = (1, 2, 4, 8, 16, 32)
 RANKS = (8, 16, 32, 64)
-HEADINGS = {"lora": "LoRA", "qlora": "QLoRA", "full": "full"}
+EPOCHS = (1, 2, 3, 5)
+MOST_ROWS = 10**9
+HIGHEST_RATE = 1e6
+PaneName = Literal["memory", "ranks", "targets", "cards", "batches", "cost", "model-shape"]
+PANES: dict[PaneName, str] = {
+    "memory": "Memory",
+    "ranks": "Ranks",
+    "targets": "Targets",
+    "cards": "Cards",
+    "batches": "Batch",
+    "cost": "Cost",
+    "model-shape": "Model",
+}
+"""The panes that are tabs where there is room for one only."""
+Value = TypeVar("Value")
 
 
 @dataclass
@@ -43,8 +62,28 @@ class Calculated(Message):
     problem: TunewrightError | None
 
 
+class CardField(Field):
+    """The name of a card; the arrows go through the known ones."""
+
+    BINDINGS = [  # noqa: RUF012
+        Binding("down", "step(1)", show=False),
+        Binding("up", "step(-1)", show=False),
+    ]
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        super().__init__("", "this machine", "card", SuggestFromList(names, case_sensitive=False))
+        self.names = ("", *names)
+
+    def action_step(self, by: int) -> None:
+        """Name the card after or before this one."""
+        known = [name.casefold() for name in self.names]
+        place = known.index(self.value.casefold()) if self.value.casefold() in known else 0
+        self.value = self.names[(place + by) % len(self.names)]
+        self.cursor_position = len(self.value)
+
+
 class WorkbenchScreen(FramedScreen):
-    """Four panes that follow the case in the line above them."""
+    """Panes that follow the case in the lines above them."""
 
     CSS_PATH = "workbench.tcss"
     BINDINGS = bindings("Workbench")  # pyright: ignore[reportAssignmentType]
@@ -56,213 +95,282 @@ class WorkbenchScreen(FramedScreen):
         super().__init__()
         self.case: Case | None = None
         self.worksheet: Worksheet | None = None
+        self.problem: TunewrightError | None = None
         self.hourly_rate: float | None = None
+        self.pane: PaneName = "memory"
+        self.shown_card: Card | None = None
 
     def compose_body(self) -> ComposeResult:
+        from ...engine.comparison import CARD_NAMES
+        from ...engine.shapes import SHAPES
+
         with Horizontal(id="inputs"):
-            yield Static(Content.styled("model", "$muted"))
-            yield Field(
-                STARTER_MODEL, "a config.json, a folder, or owner/name", "model", PathSuggester((STARTER_MODEL,))
-            )
-            yield Static(Content.styled("price an hour", "$muted"))
-            yield Field("", "none", "price")
-        yield Static(id="case", markup=False)
-        with VerticalScroll(id="panes"):
-            yield Pane("Adapters by rank", id="ranks", said="Calculating…")
-            yield Pane("Memory by term", id="memory", said="Calculating…")
-            yield Pane("Target modules", id="targets", said="Calculating…")
-            yield Pane("A run", id="cost", said="Calculating…")
+            with Horizontal():
+                yield Static(words.key_text("m", "model"))
+                names = PathSuggester((STARTER_MODEL, *SHAPES))
+                yield Field(STARTER_MODEL, "a config.json, a folder, owner/name, or 8b", "model", names)
+                yield Static(words.key_text("c", "card"))
+                yield CardField(CARD_NAMES)
+            with Horizontal():
+                yield Static(words.key_text("d", "rows of data"))
+                yield _checked(Field("1000", "1000", "rows"), _rows)
+                yield Static(words.key_text("p", "price an hour"))
+                yield _checked(Field("", "none", "price"), _rate)
+        yield Static(id="settings", markup=False)
+        yield Static(id="headline", markup=False)
+        yield FixedText(id="tabs")
+        with VerticalScroll(id="columns"):
+            with Vertical(id="left"):
+                with Vertical(id="first"):
+                    yield ScrollPane("Memory by term", id="memory", said="Calculating…")
+                    yield ScrollPane("What the terms are", id="terms")
+                with Vertical(id="second"):
+                    yield ScrollPane("Which card", id="cards", said="Calculating…")
+                    yield ScrollPane("A run", id="cost", said="Calculating…")
+            with Vertical(id="third"):
+                yield ScrollPane("Adapters by rank", id="ranks", said="Calculating…")
+                yield ScrollPane("Target modules", id="targets", said="Calculating…")
+                yield ScrollPane("Length and batch", id="batches", said="Calculating…")
+                yield ScrollPane("The model", id="model-shape")
 
     def on_mount(self) -> None:
-        self.query_one("#panes").focus()
+        self._show_pane("memory")
+        self._leave()
         self._calculate(self.case)
 
     @background("worksheet")
-    def _calculate(self, case: Case | None) -> None:
+    def _calculate(self, case: Case | None, reread: bool = False) -> None:
         from ...engine.machine import inspect_machine
         from ..worksheet import Case, calculate
 
         case = case or Case(STARTER_MODEL)
-        machine = self.worksheet.machine if self.worksheet else inspect_machine(runs_folder())
+        before = self.worksheet
+        machine = before.machine if before else inspect_machine(runs_folder())
+        known = before.model if before and before.case.model == case.model and not reread else None
         try:
-            deliver(self, Calculated(case, calculate(case, machine), None))
+            deliver(self, Calculated(case, calculate(case, machine, known), None))
         except TunewrightError as error:
             deliver(self, Calculated(case, None, error))
 
     @on(Calculated)
     def _show(self, message: Calculated) -> None:
-        self.case = message.case
-        self.query_one("#model").set_class(message.problem is not None, "-invalid")
-        if message.problem is not None:
-            said = Content.assemble(("✗ ", "$error"), (one_line(message.problem.title, 60), "bold $error"), "  ",
-                                    one_line(message.problem.message, 300))  # fmt: skip
-            self.query_one("#case", Static).update(said)
-            return
-        self.worksheet = message.worksheet
+        self.case, self.problem = message.case, message.problem
+        about_card = message.problem is not None and message.problem.title == "Unknown card"
+        self.query_one("#card").set_class(about_card, "-invalid")
+        self.query_one("#model").set_class(message.problem is not None and not about_card, "-invalid")
+        if message.worksheet is not None:
+            self.worksheet = message.worksheet
         self._paint()
+
+    def on_resize(self) -> None:
+        self._paint_head()
 
     def _paint(self) -> None:
         sheet = self.worksheet
-        if sheet is None:
+        self._paint_head()
+        if sheet is not None:
+            aside = f"what if: {sheet.device.name}" if sheet.case.card else sheet.device.name
+            self.show_title(aside=Content.styled(aside, "$muted"))
+        if sheet is None or self.problem is not None:
             return
-        self.query_one("#case", Static).update(case_text(sheet))
-        self.query_one("#ranks", Pane).show(ranks_text(sheet))
-        self.query_one("#targets", Pane).show(targets_text(sheet))
-        self.query_one("#memory", Pane).show(lambda width: memory_text(sheet, width))
-        self.query_one("#cost", Pane).show(cost_text(sheet, self.hourly_rate))
-        self.show_title(aside=Content.styled(sheet.machine.short_name, "$muted"))
+        for name, painter in (
+            ("memory", words.memory_text),
+            ("terms", words.terms_text),
+            ("ranks", words.ranks_text),
+            ("model-shape", words.model_text),
+        ):
+            self.query_one(f"#{name}", ScrollPane).show(lambda width, painter=painter: painter(sheet, width))
+        self.query_one("#targets", ScrollPane).show(words.targets_text(sheet))
+        cards = self.query_one("#cards", ScrollPane)
+        cards.border_title = Content(f"Which card for {words.batch_text(sheet)}")
+        cards.show(lambda width: words.cards_text(sheet, width))
+        if self.shown_card is not sheet.device.card:
+            self.shown_card = sheet.device.card
+            self.call_after_refresh(self._scroll_to_card)
+        self.query_one("#batches", ScrollPane).show(words.batches_text(sheet))
+        self.query_one("#cost", ScrollPane).show(lambda width: words.cost_text(sheet, self.hourly_rate, width))
+
+    def _scroll_to_card(self) -> None:
+        """Bring the chosen card into view, where not all of them are."""
+        line = words.card_line(self.shown_card)
+        pane = self.query_one("#cards", ScrollPane)
+        if line is not None:
+            pane.scroll_to(y=max(0, line - pane.size.height // 2), animate=False)
+
+    def _paint_head(self) -> None:
+        """Show the settings and the headline, or what is wrong with the case."""
+        width = self.size.width - 2
+        sheet = self.worksheet
+        if sheet is not None:
+            self.query_one("#settings", Static).update(words.settings_text(sheet, width))
+        if self.problem is not None:
+            said = Content.assemble(("✗ ", "$error"), (one_line(self.problem.title, 60), "bold $error"), "  ",
+                                    one_line(self.problem.message, 300), ("  " + one_line(self.problem.remedy, 300), "$muted"))  # fmt: skip
+            self.query_one("#headline", Static).update(said)
+        elif sheet is not None:
+            self.query_one("#headline", Static).update(words.headline_text(sheet, width))
+
+    def _show_pane(self, name: PaneName) -> None:
+        """Show one of the panes, where there is room for one only."""
+        self.pane = name
+        for each in PANES:
+            self.set_class(each == name, f"show-{each}")
+        tabs = [
+            Content.styled(f" {title} ", "bold $foreground on $soft" if each == name else "$muted")
+            for each, title in PANES.items()
+        ]
+        self.query_one("#tabs", FixedText).show(Content(" ").join(tabs))
+
+    @property
+    def _has_tabs(self) -> bool:
+        return bool(self.query_one("#tabs").display)
+
+    def _leave(self) -> None:
+        """Give the keys back to the screen."""
+        self.query_one("#columns" if self._has_tabs else f"#{self.pane}").focus()
+
+    @on(DescendantFocus)
+    def _remember_pane(self, event: DescendantFocus) -> None:
+        name = event.widget.id
+        if not self._has_tabs and name in PANES:
+            self._show_pane(name)
+
+    def action_next_pane(self) -> None:
+        self._move_pane(1)
+
+    def action_previous_pane(self) -> None:
+        self._move_pane(-1)
+
+    def _move_pane(self, by: int) -> None:
+        names = list(PANES)
+        self._show_pane(names[(names.index(self.pane) + by) % len(names)])
+        self.query_one("#columns").scroll_home(animate=False)
+        self._leave()
 
     def _change(self, **values: object) -> None:
         if self.case is not None:
             self._calculate(replace(self.case, **values))
 
+    def _enter(self, field: str) -> None:
+        """Go to a field; what is typed replaces what is in it."""
+        found = self.query_one(field, Field)
+        found.focus()
+        found.action_select_all()
+
     def action_choose_model(self) -> None:
-        self.query_one("#model").focus()
+        self._enter("#model")
+
+    def action_choose_card(self) -> None:
+        self._enter("#card")
+
+    def action_data_rows(self) -> None:
+        self._enter("#rows")
 
     def action_price(self) -> None:
-        self.query_one("#price").focus()
+        self._enter("#price")
 
     def action_leave_field(self) -> None:
-        self.query_one("#panes").focus()
+        self._leave()
+
+    @on(Input.Submitted)
+    def _leave_field(self) -> None:
+        self._leave()
 
     @on(Input.Submitted, "#model")
     def _take_model(self, event: Input.Submitted) -> None:
-        self.query_one("#panes").focus()
-        self._change(model=clean(event.value, 1000).strip())
+        if self.case is not None:
+            self.show_title(aside=Content.styled("Reading the model…", "$muted"))
+            self._calculate(replace(self.case, model=clean(event.value, 1000).strip()), reread=True)
+
+    @on(Input.Submitted, "#card")
+    def _take_card(self, event: Input.Submitted) -> None:
+        self._change(card=one_line(event.value, 80))
+
+    @on(Input.Changed, "#card")
+    def _preview_card(self, event: Input.Changed) -> None:
+        """Show a known card at once, as the arrows go through them."""
+        names = self.query_one(CardField).names
+        if self.case is not None and event.value in names and event.value != self.case.card:
+            self._change(card=event.value)
+
+    @on(Input.Changed, "#rows")
+    def _take_rows(self, event: Input.Changed) -> None:
+        rows = _rows(event.value)
+        if rows is not None and self.case is not None and rows != self.case.data_rows:
+            self._change(data_rows=rows)
 
     @on(Input.Changed, "#price")
     def _take_price(self, event: Input.Changed) -> None:
-        typed = event.value.strip().replace(",", ".")
-        try:
-            self.hourly_rate = max(0.0, float(typed)) if typed else None
-        except ValueError:
-            self.hourly_rate = None
-        self.query_one("#price").set_class(bool(typed) and self.hourly_rate is None, "-invalid")
+        self.hourly_rate = _rate(event.value)
         self._paint()
 
-    @on(Input.Submitted, "#price")
-    def _leave_price(self) -> None:
-        self.query_one("#panes").focus()
+    def action_next_method(self, by: int = 1) -> None:
+        from ...engine.comparison import METHODS
 
-    def action_next_targets(self) -> None:
+        if self.case is not None:
+            self._change(method=_after(METHODS, self.case.method, by))
+
+    def action_next_targets(self, by: int = 1) -> None:
         from ..worksheet import TARGETS
 
         if self.case is not None:
-            self._change(targets=TARGETS[(TARGETS.index(self.case.targets) + 1) % len(TARGETS)])
+            self._change(targets=_after(TARGETS, self.case.targets, by))
 
-    def action_next_rank(self) -> None:
+    def action_next_rank(self, by: int = 1) -> None:
         if self.case is not None:
-            self._change(rank=_after(RANKS, self.case.rank))
+            self._change(rank=_after(RANKS, self.case.rank, by))
 
-    def action_next_sequence(self) -> None:
+    def action_next_sequence(self, by: int = 1) -> None:
         if self.case is not None:
-            self._change(tokens=_after(TOKENS, self.case.tokens))
+            self._change(tokens=_after(TOKENS, self.case.tokens, by))
 
-    def action_next_batch(self) -> None:
+    def action_next_batch(self, by: int = 1) -> None:
         if self.case is not None:
-            self._change(rows=_after(ROWS, self.case.rows))
+            self._change(rows=_after(ROWS, self.case.rows, by))
 
     def action_recompute(self) -> None:
         if self.case is not None:
             self._change(recomputing=not self.case.recomputing)
 
+    def action_next_optimizer(self, by: int = 1) -> None:
+        from ...engine.estimate import OPTIMIZERS
 
-def _after(values: tuple[int, ...], value: int) -> int:
-    return values[(values.index(value) + 1) % len(values)]
+        if self.case is not None and self.worksheet is not None:
+            self._change(optimizer=_after(OPTIMIZERS, self.worksheet.setting.optimizer, by))
 
+    def action_next_software(self, by: int = 1) -> None:
+        from ..worksheet import available
 
-def case_text(sheet: Worksheet) -> Content:
-    """Return the case in one line: the model's shape, and what the figures are for."""
-    anatomy, case = sheet.anatomy, sheet.case
-    return Content.assemble(
-        (f"{one_line(anatomy.family, 30)} ", "bold"), (count(anatomy.total_parameters), "bold"),
-        (f", {anatomy.layers} layers × {anatomy.hidden:,}", "$muted"),
-        ("  │  ", "$rule"), (case.targets, "bold $accent"), (" rank ", "$muted"), (str(case.rank), "bold $accent"),
-        ("  ", ""), (f"{case.rows} × {case.tokens:,}", "bold $accent"), (" tokens", "$muted"),
-        (", recomputing" if case.recomputing else "", "bold $accent"),
-    )  # fmt: skip
+        if self.case is not None and self.worksheet is not None:
+            self._change(software=_after(available(self.worksheet.device), self.worksheet.software, by))
 
-
-def ranks_text(sheet: Worksheet) -> Content:
-    """Return the adapters' size for each rank."""
-    total = sheet.anatomy.total_parameters
-    lines = [Content.styled(f"{'rank':>6} {'trained':>10} {'of all':>9} {'file':>10}", "$muted")]
-    for rank, trained in sheet.by_rank:
-        here = rank == sheet.case.rank
-        line = f"{rank:>6} {count(trained):>10} {share(trained / total, 2):>9} {gib(trained * 4 / 2**30):>10}"
-        lines.append(Content.styled(line + ("  ←" if here else ""), "bold" if here else ""))
-    return Content("\n").join(lines)
+    def action_next_epochs(self, by: int = 1) -> None:
+        if self.case is not None:
+            self._change(epochs=_after(EPOCHS, self.case.epochs, by))
 
 
-def targets_text(sheet: Worksheet) -> Content:
-    """Return the projections, their shapes, and which get an adapter."""
-    lines = [Content.styled(f"  {'module':<13} {'out × in':>15} {'weights':>9} {'adapter':>9}", "$muted")]
-    for line in sheet.projections:
-        projection = line.projection
-        weights = projection.outputs * projection.inputs * projection.count
-        shape = f"{projection.outputs:,} × {projection.inputs:,}"
-        mark = ("✓ ", "$success") if line.targeted else ("· ", "$muted")
-        words = f"{one_line(projection.name, 13):<13} {shape:>15} {count(weights):>9} "
-        lines.append(
-            Content.assemble(
-                mark,
-                (words, "" if line.targeted else "$muted"),
-                count(line.adapter_parameters).rjust(9) if line.targeted else "        –",
-            )
-        )
-    return Content("\n").join(lines)
+def _checked(field: Field, read: Callable[[str], float | None]) -> Field:
+    """Return `field`, which is marked while it holds something that `read` does not understand."""
+    field.validators.append(Function(lambda typed: not typed.strip() or read(typed) is not None))
+    return field
 
 
-def memory_text(sheet: Worksheet, width: int) -> Content:
-    """Return the terms of the peak for each method, the largest first, and their sums against what is free."""
-    names = sorted(
-        {name for terms in sheet.memory.values() for name in terms},
-        key=lambda name: -max(terms.get(name, 0.0) for terms in sheet.memory.values()),
-    )
-    methods = list(sheet.memory)
-    most = max(max(terms.values()) for terms in sheet.memory.values())
-    room = width - 16 - 11 * len(methods)
-    lines = [Content.styled(f"{'':<15}" + "".join(f"{HEADINGS[method]:>11}" for method in methods), "$muted")]
-    for name in names:
-        cells = "".join(
-            f"{gib(sheet.memory[method].get(name)) if name in sheet.memory[method] else '–':>11}" for method in methods
-        )
-        largest = max(sheet.memory[method].get(name, 0.0) for method in methods)
-        bars = Content("  ") + row_bar(largest / most, room - 2, "$soft") if room >= 8 else Content("")
-        lines.append(Content.assemble((f"{one_line(name, 15):<15}", "$muted"), cells) + bars)
-    peaks = {method: sum(terms.values()) for method, terms in sheet.memory.items()}
-    lines.append(Content.styled(f"{'peak':<15}" + "".join(f"{gib(peaks[method]):>11}" for method in methods), "bold"))
-    free = max((gpu.memory_free_gib for gpu in sheet.machine.gpus), default=sheet.machine.memory_free_gib)
-    verdicts = Content(f"{'':<15}")
-    for method in methods:
-        verdict = ("✓ fits", "$success") if peaks[method] < free else ("✗ too large", "$error")
-        verdicts += Content.styled(f"{verdict[0]:>11}", verdict[1])
-    lines += [verdicts, Content.styled(f"{gib(free)} are free here", "$muted")]
-    return Content("\n").join(lines)
+def _rows(typed: str) -> int | None:
+    """Return the number of rows that is typed, None for anything else."""
+    digits = "".join(typed.split()).replace(",", "")
+    if not digits.isascii() or not digits.isdecimal() or len(digits) > len(str(MOST_ROWS)):
+        return None
+    return int(digits) if 1 <= int(digits) <= MOST_ROWS else None
 
 
-def cost_text(sheet: Worksheet, hourly_rate: float | None) -> Content:
-    """Return time, money and whether it fits, for the fastest plan of each method."""
-    from ...engine.cost import energy_kwh, money
-    from ..worksheet import ROWS_OF_A_RUN
+def _rate(typed: str) -> float | None:
+    """Return the price that is typed, None for anything else."""
+    try:
+        rate = float(typed.strip().replace(",", "."))
+    except ValueError:
+        return None
+    return rate if 0 <= rate < HIGHEST_RATE else None
 
-    tokens = min(sheet.case.tokens, sheet.anatomy.context)
-    lines = [
-        Content.styled(
-            f"{ROWS_OF_A_RUN:,} rows of {tokens:,} tokens, with each method's defaults and fastest plan", "$muted"
-        ),
-        Content.styled(f"{'':<7}{'time':>9} {'peak':>10} {'kWh':>8} {'price':>9}", "$muted"),
-    ]
-    for each in sorted(sheet.figures, key=lambda each: each.peak_gib):
-        price = money(each.seconds, hourly_rate)
-        energy = energy_kwh(each.seconds, sheet.machine)
-        lines.append(
-            Content.assemble(
-                (f"{HEADINGS[each.method]:<7}", "bold"), f"{duration(each.seconds):>9} {gib(each.peak_gib):>10} {energy:>8.3f} ",
-                f"{'–' if price is None else f'{price:.2f}':>9}  ",
-                ("✓ fits", "$success") if each.fits else ("✗ too large", "$error"),
-            )
-        )  # fmt: skip
-    if hourly_rate is None:
-        lines.append(Content.styled("Press p and give the machine's price for an hour.", "$muted"))
-    return Content("\n").join(lines)
+
+def _after(values: tuple[Value, ...], value: Value, by: int) -> Value:
+    return values[(values.index(value) + by) % len(values)]
