@@ -275,9 +275,9 @@ def load_of(work: Work, micro_batch: int, batching: Batching) -> Load:
 
 
 def choose(fitting: Sequence[Candidate]) -> Candidate:
-    """Return the smallest of the plans that are as good as the fastest; more memory never makes the choice slower."""
+    """Return the smallest, to a GiB, of the plans that are as good as the fastest."""
     fastest = min(each.training_seconds for each in fitting)
     return min(
         (each for each in fitting if each.training_seconds <= NEARLY_AS_FAST * fastest),
-        key=lambda each: (each.needed_gib, each.training_seconds),
+        key=lambda each: (round(each.needed_gib), each.step_seconds),
     )

@@ -32,13 +32,12 @@ def test_doctor_names_the_card(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_demo_learns_the_task_through_unsloth(tmp_path: Path, method: str) -> None:
+def test_the_demo_learns_the_task(tmp_path: Path, method: str) -> None:
     printed = tunewright(tmp_path, "demo", "--method", method, "--json")
     figures: dict[str, Any] = json.loads(printed.splitlines()[-1])[method]
     (run,) = (tmp_path / "runs").iterdir()
     plan = json.loads((run / "plan.json").read_text())
     print(json.dumps({"method": method, "backend": plan["backend"], "micro_batch": plan["micro_batch"], **figures}))
-    assert plan["backend"] == "unsloth"
     assert plan["device"] == "cuda"
     assert figures["exact_match_before"] < 0.05
     assert figures["exact_match_after"] > 0.80
