@@ -105,6 +105,11 @@ def _figures(prediction: Prediction) -> str:
         f"{prediction.tokens_per_second:,.0f} tokens/s",
         f"{gib_text(prediction.peak_gib)} of memory, {gib_text(prediction.disk_gib)} of disk",
     ]
+    if prediction.reserved_gib > prediction.peak_gib:  # on a GPU
+        lines.append(
+            f"{gib_text(prediction.reserved_gib)} reserved by the allocator, {gib_text(prediction.evaluation_gib)} while "
+            f"evaluating, {gib_text(prediction.saving_gib)} while saving, {gib_text(prediction.host_gib)} of the host's memory"
+        )
     if prediction.cost is not None:
         lines.append(f"{prediction.cost:,.2f} at your rate")
     return "\n".join(lines)

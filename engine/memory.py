@@ -14,6 +14,23 @@ from .gpu_memory import CUDA_CONTEXT_GIB, Moment
 from .plan import Backend
 from .setting import GIB, Setting, Tuning
 
+TERMS: dict[str, str] = {
+    "libraries": "Python, torch and the training libraries, before a model is loaded.",
+    "trainer": "The data set, the trainer and the answers from before training.",
+    "weights": "The base model: 2 bytes a parameter in 16 bits, about half a byte in 4 bits.",
+    "adapters": "The trained matrices beside the frozen weights, in 32 bits.",
+    "gradients": "One for each trained parameter; a smaller rank or fewer targets shrink it.",
+    "optimizer": "AdamW's two running means for each trained parameter; 8-bit ones take a quarter.",
+    "activations": "What the backward pass needs of every layer; recomputing keeps only the layers' inputs.",
+    "layer": "One layer at work: what its recomputation and its backward pass hold.",
+    "loss": "The logits of as many tokens as are compared at once; it grows with the vocabulary.",
+    "dequantisation": "The largest 4-bit matrix, expanded for its product.",
+    "step": "What the optimizer holds only while it updates the parameters.",
+    "parallelism": "What several GPUs hold to exchange gradients or gather weights.",
+    "buffers": "The libraries' own tables and workspaces, and the room in which checkpoints and weights are moved.",
+}
+"""What each term is."""
+
 SLACK = {
     "transformers": {"layer": 0.285, "loss": 0.277, "activations": 0.028, "gradients": 0.042, "step": 0.042, "optimizer": 0.042},
     "unsloth": {"layer": 0.147, "loss": 0.155, "activations": 0.012, "gradients": 0.013, "step": 0.013, "optimizer": 0.013},

@@ -34,11 +34,13 @@ def duration(seconds: float | None) -> str:
 
 
 def count(value: float | None) -> str:
-    """Return a whole number with separators, shortened from ten thousand on: 9,412, 13.4 k, 8.03 B."""
+    """Return a number with separators, shortened from ten thousand on: 0.25, 9,412, 13.4 k, 8.03 B."""
     if value is None or not math.isfinite(value):
         return "—"
     for limit, divisor, unit in ((1e4, 1, ""), (1e6, 1e3, " k"), (1e9, 1e6, " M"), (1e12, 1e9, " B")):
         if abs(value) < limit:
+            if not unit and 0 < abs(value) < 9.5 and value != round(value):
+                return f"{value:.2g}"
             return f"{value:,.0f}" if not unit else f"{_three(value / divisor)}{unit}"
     return f"{_three(value / 1e12)} T"
 

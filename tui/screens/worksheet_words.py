@@ -20,22 +20,6 @@ if TYPE_CHECKING:
 
 HEADINGS = {"qlora": "QLoRA", "lora": "LoRA", "full": "full"}
 SOFTWARE = {"unsloth": "Unsloth", "transformers": "transformers", "liger": "transformers + Liger"}
-TERMS = {
-    "libraries": "Python, torch and the training libraries, before a model is loaded.",
-    "trainer": "The data set, the trainer and the answers from before training.",
-    "weights": "The base model: 2 bytes a parameter in 16 bits, about half a byte in 4 bits.",
-    "adapters": "The trained matrices beside the frozen weights, in 32 bits.",
-    "gradients": "One for each trained parameter; a smaller rank or fewer targets shrink it.",
-    "optimizer": "AdamW's two running means for each trained parameter; 8-bit ones take a quarter.",
-    "activations": "What the backward pass needs of every layer; recomputing keeps only the layers' inputs.",
-    "layer": "One layer at work while its activations are recomputed.",
-    "loss": "The logits of as many tokens as are compared at once; it grows with the vocabulary.",
-    "dequantisation": "The largest 4-bit matrix, expanded for its product.",
-    "step": "What the optimizer holds only while it updates the parameters.",
-    "parallelism": "What several GPUs hold to exchange gradients or gather weights.",
-    "buffers": "The libraries' own tables and workspaces.",
-}
-"""What each term of the memory is, for those that the table can name."""
 _VERDICTS: dict[Verdict, tuple[str, str]] = {
     "fits": ("✓", "$success"),
     "tight": ("≈", "$warning"),
@@ -154,6 +138,8 @@ def memory_text(sheet: Worksheet, width: int) -> Content:
 
 def terms_text(sheet: Worksheet, width: int) -> Content:
     """Return what each term of the memory is."""
+    from ...engine.memory import TERMS
+
     names = sorted(sheet.chosen.terms, key=lambda name: -sheet.chosen.terms[name])
     return Content("\n").join(
         hanging(Content.styled(f"{name:<15}", "$accent"), Content.styled(TERMS[name], "$muted"), width)
@@ -294,7 +280,7 @@ def cost_text(sheet: Worksheet, hourly_rate: float | None, width: int) -> Conten
     said = f"{plural(case.data_rows, 'row')} of {case.tokens:,} tokens, {plural(case.epochs, 'epoch')}"
     lines = [
         Content.styled(said, "$muted"),
-        Content.styled(f"{'batch':>10}{'needs':>10}{'tokens/s':>9}{'time':>9}{'kWh':>7}{'money':>9}", "$muted"),
+        Content.styled(f"{'batch':>10}{'needs':>10}{'tokens/s':>9}{'time':>10}{'kWh':>6}{'money':>9}", "$muted"),
     ]
     for each in sheet.costs:
         price = money(each.seconds, rate)
@@ -304,7 +290,7 @@ def cost_text(sheet: Worksheet, hourly_rate: float | None, width: int) -> Conten
             Content.assemble(
                 (f"{HEADINGS[each.method]:<6}", "bold" if each.method == case.method else ""),
                 f"{each.rows:>3}{'r' if each.recomputing else ' '}",
-                f"{gib(each.needed_gib):>10}{count(each.tokens_per_second):>9}{duration(each.seconds):>9}{energy:>7}",
+                f"{gib(each.needed_gib):>10}{count(each.tokens_per_second):>9}{duration(each.seconds):>10}{energy:>6}",
                 f"{'–' if price is None else f'{price:,.2f}':>9} ",
                 (mark, colour),
             )
