@@ -13,7 +13,7 @@ HAS_GPU := $(shell nvidia-smi -L 2>/dev/null | grep -c '^GPU')
 EXTRA   := $(if $(filter-out 0,$(HAS_GPU)),[gpu],)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test test-fast test-gpu lint types contracts check docs snapshots bench wheel clean
+.PHONY: help install install-dev demo test test-fast test-gpu lint types contracts check docs snapshots bench bench-report wheel clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -82,6 +82,9 @@ snapshots: $(STAMPS)/installed-dev  ## accept the screens as they are now
 
 bench: $(STAMPS)/installed-dev  ## print the figures of the README
 	$(BIN)/python benchmarks/figures.py
+
+bench-report: $(STAMPS)/installed-dev  ## print how far the formulas are from what was measured on GPUs
+	$(BIN)/python benchmarks/report.py
 
 wheel: $(STAMPS)/installed-dev  ## build the wheel
 	$(PIP) wheel -q --no-deps -w dist .

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import re
 import sys
@@ -16,12 +17,16 @@ from typing import Any
 from pydantic import BaseModel
 from tunewright.cli.parser import NOUNS, build_parser
 from tunewright.cli.table import gib_text, percent_text, seconds_text
+from tunewright.engine import activations, flop, gpu_memory, gpu_speed, memory, states
+from tunewright.engine.architectures import FAMILIES
+from tunewright.engine.cards import CARDS
+from tunewright.engine.questions import QUESTIONS
 from tunewright.recipes.catalogue import built_in
 from tunewright.recipes.model import FullMethod, LoraMethod, QloraMethod, Recipe, Section, parse_recipe
 from tunewright.tui.keys import key_table
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", ROOT / "docs" / "reference.md"]
+PAGES = [ROOT / "README.md", ROOT / "docs" / "reference.md", ROOT / "docs" / "predictions.md"]
 FIGURES = ROOT / "benchmarks" / "figures.json"
 
 
@@ -102,7 +107,111 @@ def figures() -> str:
     return f"Measured by `make bench` on: {measured['machine']}.\n\n" + "\n".join(rows) + f"\n\n{start}"
 
 
+ERRORS = {
+    "seen while the formulas were written": "seen while the formulas were written",
+    "predicted before measured, as written down": "predicted before they were measured",
+    "measured alone on the host": "measured alone on an idle host",
+}
+FIGURE_NAMES = {"allocated": "peak allocated", "reserved": "peak reserved", "step": "time of a step"}
+
+
+def accuracy() -> str:
+    """How far predictions are from what was measured, and the headline runs."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    from report import make_report
+
+    report: dict[str, Any] = make_report(0)
+    rows = ["| Figure | Rows on an H200 | Number | Median error | 95th percentile | Worst under | Worst over |"]
+    rows.append("|---|---|--:|--:|--:|--:|--:|")
+    for each in report["errors"]:
+        if each["of"] in ERRORS:
+            rows.append(
+                f"| {FIGURE_NAMES[each['figure']]} | {ERRORS[each['of']]} | {each['rows']} | {each['median']:.1f} % "
+                f"| {each['percentile_95']:.1f} % | {each['worst_under']:.1f} % | {each['worst_over']:+.1f} % |"
+            )
+    judged = sum(each["rows"] for each in report["fits"])
+    wrong = sum(each["dangerous"] for each in report["fits"])
+    cautious = sum(each["over_cautious"] for each in report["fits"])
+    said = (
+        f"Of {judged:,} judgements whether one of these runs fits a card of 8 to 80 GiB, {wrong} said “fits” where it would "
+        f"not have, and {cautious} the opposite. Most runs were measured while others loaded on the same host, which the "
+        "times of small models suffer from."
+    )
+    runs = ["| On one H200 | Reserved: predicted | measured | Tokens a second: predicted | measured |"]
+    runs.append("|---|--:|--:|--:|--:|")
+    for each in report["headlines"]:
+        if each["gpus"] == 1:
+            runs.append(
+                f"| {each['what']} | {each['predicted_reserved_gib']:.1f} GiB | {each['peak_reserved_gib']:.1f} GiB "
+                f"| {each['predicted_tokens_per_second']:,.0f} | {each['tokens_per_second']:,.0f} |"
+            )
+    return "\n".join(rows) + f"\n\n{said}\n\n" + "\n".join(runs)
+
+
+def terms() -> str:
+    """What the terms of the memory are."""
+    rows = ["| Term | What it is |", "|---|---|"]
+    return "\n".join([*rows, *(f"| {name} | {meaning} |" for name, meaning in memory.TERMS.items())])
+
+
+FORMULAS = {
+    "What stands between two steps": (states, gpu_memory),
+    "What layers keep for their backward pass": (activations,),
+    "Time on a GPU": (gpu_speed,),
+    "Arithmetic": (flop,),
+}
+
+
+def formulas() -> str:
+    """The functions that the predictions are made of, in their own words."""
+    parts: list[str] = []
+    for title, modules in FORMULAS.items():
+        rows = ["| Function | What it returns |", "|---|---|"]
+        for module in modules:
+            short = module.__name__.rpartition(".")[2]
+            for name, function in vars(module).items():
+                if not name.startswith("_") and inspect.isfunction(function) and function.__module__ == module.__name__:
+                    said = " ".join((inspect.getdoc(function) or "").split()).replace("|", "\\|")
+                    rows.append(f"| `{short}.{name}` | {said} |")
+        parts.append(f"**{title}**\n\n" + "\n".join(rows))
+    return "\n\n".join(parts)
+
+
+def architectures() -> str:
+    """The families whose parameters are counted by formula."""
+    return ", ".join(f"`{name}`" for name in sorted(FAMILIES))
+
+
+def cards() -> str:
+    """The cards that are known, with the figures that predictions start from."""
+    rows = ["| Card | Memory | bf16 or fp16 TFLOP/s | of a large product | Bandwidth | To a neighbour | Power |"]
+    rows.append("|---|--:|--:|--:|--:|--:|--:|")
+    for card in CARDS:
+        rows.append(
+            f"| {card.name} | {card.memory_gib:g} GiB | {card.datasheet_tflops:g} | {card.matrix_tflops:.0f} ({card.source}) "
+            f"| {card.bandwidth_gb_per_second:g} GB/s | {card.link_gb_per_second:g} GB/s | {card.watts:g} W |"
+        )
+    return "\n".join(rows)
+
+
+def questions() -> str:
+    """What the advice asks, and what each answer changes."""
+    rows = ["| Question | Answer | What it changes |", "|---|---|---|"]
+    for question in QUESTIONS:
+        for option in question.options:
+            rows.append(
+                f"| {question.text} (`--{question.key.replace('_', '-')}`) | {option.text} (`{option.key}`) | {option.changes} |"
+            )
+    return "\n".join(rows)
+
+
 PARTS: dict[str, Callable[[], str]] = {
+    "accuracy": accuracy,
+    "terms": terms,
+    "formulas": formulas,
+    "architectures": architectures,
+    "cards": cards,
+    "questions": questions,
     "commands": commands,
     "keys": keys,
     "recipes": recipes,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from . import states
-from .activations import Path, path_of
+from .activations import Path, path_of, strings_together
 from .anatomy import Anatomy
 from .cards import Card
 from .flop import Load, adapted_projections, forward_flop_per_token, trained_tensors
@@ -17,6 +17,9 @@ from .setting import Setting, Tuning
 
 TOKEN_SECONDS = 5e-3
 """What `generate` does for a token beside the model's own pass; timed on a processor."""
+MASKED_SCORE_BYTES = 28
+"""Bytes moved for each pair of tokens and head where Unsloth's compiled attention falls back to a whole mask, which it
+does for full tuning of models that normalise each head, over several documents in a row; from two measured runs."""
 LAUNCHES_A_LAYER, LAUNCH_SECONDS = 90, 6e-6
 """Launches of one layer's forward pass while generating, and the seconds of each; assumed."""
 OVERLAP = 0.7
@@ -27,59 +30,59 @@ OVERLAP = 0.7
 class Coefficients:
     """What is fitted; the fields end in the path of the code that they are for, or in the method."""
 
-    matrix: float = 0.8939
+    matrix: float = 0.9079
     """The share of a large product's rate that a model's own products reach."""
-    attention: float = 0.5048
+    attention: float = 0.5097
     adapter: float = 0.5
     """The same for products with an adapter's rank; not fitted."""
-    moved_plain: float = 202.7
+    moved_plain: float = 204.3
     """Bytes moved beside the products for each of T · L · (q + 2 kv + ffn), in both passes; a third more when
     recomputing."""
-    moved_plain_full: float = 232.7
-    moved_liger: float = 87.85
-    moved_liger_full: float = 84.7
-    moved_fast: float = 99.34
-    moved_compiled: float = 80.07
-    moved_compiled_full: float = 93.43
-    moved_fp32: float = 1.6
+    moved_plain_full: float = 234.2
+    moved_liger: float = 87.39
+    moved_liger_full: float = 88.41
+    moved_fast: float = 104.8
+    moved_compiled: float = 84.43
+    moved_compiled_full: float = 92.76
+    moved_fp32: float = 1.647
     """How much more that is beside 4-bit weights with transformers, where hidden states are fp32."""
-    adapted_plain: float = 43.33
+    adapted_plain: float = 43.62
     """Bytes moved for each of T · Σ (in + out) of adapted projections."""
-    adapted_liger: float = 32.52
-    adapted_fast: float = 1e-06
-    adapted_compiled: float = 3.814
-    dequantised_unsloth: float = 1e-06
+    adapted_liger: float = 33.15
+    adapted_fast: float = 0.0
+    adapted_compiled: float = 3.225
+    dequantised_unsloth: float = 0.0
     """How often a 4-bit weight's bytes are moved to expand it, each pass; 0: hidden behind the products."""
-    dequantised_transformers: float = 4.559
-    layer_plain: float = 729.8
+    dequantised_transformers: float = 4.59
+    layer_plain: float = 662.9
     """Microseconds in which the host launches a third of a layer's two passes."""
-    layer_liger: float = 853.6
-    layer_fast: float = 986.3
-    layer_compiled: float = 546.2
-    projection_plain: float = 169.5
+    layer_liger: float = 751.9
+    layer_fast: float = 707.4
+    layer_compiled: float = 523.2
+    projection_plain: float = 144.3
     """What an adapter adds to that."""
-    projection_liger: float = 150.8
-    projection_fast: float = 23.86
-    projection_compiled: float = 1e-06
-    quantised_unsloth: float = 43.68
+    projection_liger: float = 132.1
+    projection_fast: float = 40.87
+    projection_compiled: float = 0.0
+    quantised_unsloth: float = 52.91
     """What a 4-bit projection adds."""
-    quantised_transformers: float = 48.32
+    quantised_transformers: float = 48.13
     document: float = 470.0
     """Microseconds in a layer's two passes for every document of another length that Unsloth's attention keeps apart,
     while the card waits; from runs on chat-like lengths."""
-    recomputed_unsloth: float = 1.759
+    recomputed_unsloth: float = 1.852
     """Launching again when recomputing, in thirds of both passes."""
-    recomputed_transformers: float = 2.067
-    recomputed_4bit: float = 2.79
-    step: float = 23.09
+    recomputed_transformers: float = 2.133
+    recomputed_4bit: float = 2.767
+    step: float = 16.56
     """Milliseconds of a micro-batch beside its layers: the loss, the loader, the trainer."""
-    sharpness: float = 4.585
+    sharpness: float = 4.659
     """How sharply card and host take turns in being the slower one."""
-    tensor_8bit: float = 5.424
+    tensor_8bit: float = 22.06
     """Microseconds of updating a tensor with 8-bit states."""
-    update_8bit: float = 54.91
+    update_8bit: float = 54.76
     """How often a gradient's bytes are moved to clip it and update its parameter."""
-    update_32bit: float = 28.91
+    update_32bit: float = 29.89
 
 
 FITTED = Coefficients()
@@ -127,6 +130,9 @@ def card_seconds(
         names = set(anatomy.target_names(tuning.targets))
         beside = sum((each.inputs + each.outputs) * each.count for each in anatomy.projections if each.name in names)
         seconds += load.tokens * beside * (1 + again / 3) * _of(fitted, "adapted", path) / bandwidth
+    elif anatomy.head_norms == "head" and setting.backend == "unsloth" and strings_together(setting):
+        pairs = float(setting.tokens) * load.tokens * anatomy.heads * anatomy.layers
+        seconds += MASKED_SCORE_BYTES * pairs * (1 + again / 3) / bandwidth
     if tuning.kind == "qlora":
         share = fitted.dequantised_unsloth if setting.backend == "unsloth" else fitted.dequantised_transformers
         seconds += share * passes * anatomy.quantisable_parameters * (states.NF4_BYTES + 2) / bandwidth
