@@ -77,6 +77,18 @@ def demo(method: str) -> dict[str, float]:
     return {**figures, "seconds_whole_command": round(time.perf_counter() - started, 1)}
 
 
+def plan_search_seconds() -> float:
+    """Return the median seconds of a whole search for an 8B LoRA on 2,000 rows and an H200, with both backends."""
+    from report import chat_search
+
+    times: list[float] = []
+    for _ in range(REPEATS):
+        started = time.perf_counter()
+        chat_search(2000)
+        times.append(time.perf_counter() - started)
+    return round(statistics.median(times), 3)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true")
@@ -89,7 +101,9 @@ def main() -> None:
             "first_paint_seconds": seconds_to_first_paint(),
             "recipes_list_seconds": seconds_of("recipes", "list"),
             "doctor_seconds": seconds_of("doctor"),
-            "estimate_seconds": seconds_of("estimate", "--config", "tunewright/starter", "--json"),
+            "estimate_seconds": seconds_of("estimate", "--config", "8b", "--gpu", "NVIDIA H200", "--json"),
+            "advise_seconds": seconds_of("advise", "--json"),
+            "plan_search_seconds": plan_search_seconds(),
             "demo": {method: demo(method) for method in METHODS},
         }
     print(json.dumps(figures, indent=2))

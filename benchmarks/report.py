@@ -164,22 +164,28 @@ def headlines() -> Iterator[dict[str, Any]]:
         }
 
 
-def chat_plans() -> dict[str, Any]:
-    """Return what plans for rows as long as chats reached, and the plan that Tunewright takes for those rows."""
+def chat_search(rows: int | None = None) -> tuple[Work, list[Candidate], Candidate]:
+    """Return the work of an 8B LoRA on rows as long as chats, every plan for it on a free H200, and the one taken."""
     recipe = Recipe(
         base=Base(model=CHAT_MODEL),
         data=Data(source="random", max_length=max(chat_lengths())),
         method=LoraMethod(kind="lora", rank=16, alpha=32.0, dropout=0.0, targets="all-linear"),
         training=Training(global_batch=CHAT_BATCH, learning_rate=1e-5, epochs=CHAT_EPOCHS, optimizer="adamw_8bit"),
     )
-    lengths = tuple(chat_lengths())
+    drawn = chat_lengths()
+    lengths = tuple(drawn[index % len(drawn)] for index in range(rows or len(drawn)))
     work = Work(recipe, anatomy_of(CHAT_MODEL), lengths, (), sum(lengths) / len(lengths), max(lengths), 0)
     gpu = GpuDevice(0, "NVIDIA H200", H200_GIB, H200_FREE_GIB, (9, 0), None, None, None, None)
     machine = Machine("Linux", "", 16, 128.0, 120.0, 60.0, (gpu,), None, "")
     # Both backends and Liger are taken for installed, as on the machine that was measured.
     around = replace(look_around(work, machine, None), backends=("unsloth", "transformers"), liger=True)
     candidates = list(search(work, around))
-    chosen = choose([each for each in candidates if each.needed_gib <= around.budget_gib])
+    return work, candidates, choose([each for each in candidates if each.needed_gib <= around.budget_gib])
+
+
+def chat_plans() -> dict[str, Any]:
+    """Return what plans for rows as long as chats reached, and the plan that Tunewright takes for those rows."""
+    work, candidates, chosen = chat_search()
     plans: list[dict[str, Any]] = []
     for row in read_rows("chat_lengths"):
         if "tokens_per_second" not in row.values:

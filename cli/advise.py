@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import json
-import shutil
-import textwrap
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, cast
 
 from ..engine.advice import Advice, advise
 from ..engine.anatomy import read_anatomy
 from ..engine.cost import HIGHEST_RATE, cloud_price, hourly_rate
+from ..engine.data.counting import BYTES_A_TOKEN, Counted, count_rows
 from ..engine.machine import Machine, inspect_machine
 from ..engine.questions import QUESTIONS
-from ..engine.sources import find_data, find_model
+from ..engine.sources import find_model
 from ..foundation.errors import TunewrightError
 from ..foundation.home import runs_folder
-from ..foundation.text import one_line
 from .parser import add_json, print_json
-from .table import gib_text, render_table, seconds_text
-
-BYTES_A_TOKEN = 4
-"""About how many bytes of text are one token of a usual vocabulary; exact counts need the model's tokenizer."""
+from .table import gib_text, paragraph, render_table, seconds_text
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -80,46 +73,6 @@ def _check_budget(budget: float | None, rate: float | None) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Counted:
-    """What a file of rows holds."""
-
-    rows: int
-    tokens: int
-    """Estimated from the bytes of the rows, their keys and quotation marks included."""
-    kind: str | None
-    """The answer to `data_kind` that the first row's keys give; None where they give none."""
-
-
-def count_rows(source: str) -> Counted:
-    """Return the rows of a data set, about how many tokens they hold, and what is in them; raises TunewrightError."""
-    first = b""
-    rows = size = 0
-    with find_data(source).open("rb") as file:
-        for line in file:
-            if line.strip():
-                first = first or line
-                rows, size = rows + 1, size + len(line)
-    if not rows:
-        raise TunewrightError(
-            "Empty data", f"{one_line(source, 300)} holds no rows.", "Give a JSONL file with a row on each line."
-        )
-    return Counted(rows, max(1, size // BYTES_A_TOKEN), _kind_of(first))
-
-
-def _kind_of(line: bytes) -> str | None:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    keys = set(cast("dict[str, Any]", row)) if isinstance(row, dict) else set[str]()
-    if {"chosen", "rejected"} <= keys:
-        return "pairs"
-    if {"completion", "label"} <= keys:
-        return "labels"
-    return "text" if keys and keys <= {"text", "id", "url", "source", "meta", "metadata"} and "text" in keys else None
-
-
 def _notes(counted: Counted | None, rate: float | None, said: str | None, machine: Machine) -> list[str]:
     """Return what people should know about counts and prices."""
     notes: list[str] = []
@@ -159,21 +112,20 @@ def advice_text(advice: Advice, machine: Machine) -> str:
     header = ("METHOD", "TRAINED", "PEAK", "TIME", "RANGE", *(("COST",) if priced else ()), "KWH", "FITS", "PLAN")
     table = render_table(header, figures, right=(1, 2, 3, 4, 5, 6) if priced else (1, 2, 3, 4, 5))
     parts = [
-        _wrapped(advice.headline),
-        "\n".join(_wrapped(f"{'+' if each.weight > 0 else '-'} {each.because}") for each in advice.reasons),
+        _said(advice.headline),
+        "\n".join(_said(f"{'+' if each.weight > 0 else '-'} {each.because}") for each in advice.reasons),
         f"On {machine.short_name}:\n{table}",
     ]
     if advice.ways_out:
-        ways = "\n".join(_wrapped(f"{place}. {way.text}") for place, way in enumerate(advice.ways_out, 1))
+        ways = "\n".join(_said(f"{place}. {way.text}") for place, way in enumerate(advice.ways_out, 1))
         parts.append("What would do, the smallest change first:\n" + ways)
     if advice.would_change:
-        parts.append("What would change the answer:\n" + "\n".join(map(_wrapped, advice.would_change)))
+        parts.append("What would change the answer:\n" + "\n".join(map(_said, advice.would_change)))
     if advice.notes:
-        parts.append("\n".join(map(_wrapped, advice.notes)))
-    parts.append(_wrapped("Answered: " + ", ".join(f"{key} {answer}" for key, answer in advice.answers.items())))
+        parts.append("\n".join(map(_said, advice.notes)))
+    parts.append(_said("Answered: " + ", ".join(f"{key} {answer}" for key, answer in advice.answers.items())))
     return "\n\n".join(parts)
 
 
-def _wrapped(text: str) -> str:
-    width = min(100, shutil.get_terminal_size((80, 24)).columns)
-    return textwrap.fill(text, max(40, width), subsequent_indent="  ")
+def _said(text: str) -> str:
+    return paragraph(text, hanging="  ")

@@ -7,9 +7,9 @@ from dataclasses import asdict
 
 from ..engine.comparison import CARD_NAMES, METHODS, TIGHT_SHARE, CardFigures, Method, compare_cards, smallest_card
 from ..engine.shapes import Model, read_model
-from .estimate import add_batch, add_rank, paragraph, require_shape
+from .estimate import add_batch, add_rank, require_shape
 from .parser import add_json, print_json
-from .table import gib_text, render_table
+from .table import gib_text, paragraph, render_table
 
 TITLES: dict[Method, str] = {"qlora": "QLoRA", "lora": "LoRA", "full": "full"}
 

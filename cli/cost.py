@@ -7,18 +7,15 @@ from dataclasses import asdict
 from typing import Any
 
 from ..engine.comparison import CostFigures, Data, compare_cost, hourly_price
+from ..engine.data.counting import count_rows
 from ..engine.estimate import Device, find_device, require_between
 from ..engine.shapes import read_model
-from ..engine.sources import find_data
 from ..foundation.errors import TunewrightError
 from ..foundation.text import one_line
 from .cards import TITLES
-from .estimate import LARGEST_RANK, LARGEST_SEQUENCE, add_gpu, add_rank, paragraph
+from .estimate import LARGEST_RANK, LARGEST_SEQUENCE, add_gpu, add_rank
 from .parser import add_json, print_json
-from .table import gib_text, render_table, seconds_text
-
-BYTES_A_TOKEN = 4
-"""About how many bytes of a row are one token."""
+from .table import gib_text, paragraph, render_table, seconds_text
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     require_between("--rows", (arguments.rows,), 1, 10**12)
     require_between("--epochs", (arguments.epochs,), 0.001, 1000)
     require_between("--gpus", (arguments.gpus,), 1, 1024)
-    rows, tokens = (arguments.rows, 512) if arguments.data is None else _count(arguments.data)
+    rows, tokens = (arguments.rows, 512) if arguments.data is None else _rows_and_mean(arguments.data)
     tokens = arguments.tokens_a_row if arguments.tokens_a_row is not None else tokens
     require_between("--tokens-a-row", (tokens,), 1, LARGEST_SEQUENCE)
     model, device = read_model(arguments.model), find_device(arguments.gpu)
@@ -95,15 +92,10 @@ def _rate(text: str | None, device: Device) -> tuple[float | None, str]:
     )
 
 
-def _count(source: str) -> tuple[int, int]:
-    """Return the rows of a JSONL file and about how many tokens one has, four bytes each."""
-    with find_data(source).open("rb") as file:
-        sizes = [len(line) for line in file if line.strip()]
-    if not sizes:
-        raise TunewrightError(
-            "Empty data", f"{one_line(source, 300)} holds no rows.", "Give a JSONL file with a row on each line."
-        )
-    return len(sizes), max(1, sum(sizes) // len(sizes) // BYTES_A_TOKEN)
+def _rows_and_mean(source: str) -> tuple[int, int]:
+    """Return the rows of a JSONL file and about how many tokens one has."""
+    counted = count_rows(source)
+    return counted.rows, max(1, counted.tokens // counted.rows)
 
 
 def _text(values: dict[str, Any], figures: tuple[CostFigures, ...]) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
-import textwrap
 from dataclasses import asdict
 from typing import Any
 
@@ -19,7 +17,7 @@ from ..engine.estimate import (
 )
 from ..engine.shapes import read_model
 from .parser import add_json, print_json
-from .table import gib_text, render_table, seconds_text
+from .table import gib_text, paragraph, render_table, seconds_text
 
 LARGEST_RANK = 1024
 LARGEST_BATCH = 65_536
@@ -125,12 +123,6 @@ def figure(arguments: argparse.Namespace) -> dict[str, Any]:
 def memory_text(gib: float) -> str:
     """Return an amount of memory in GiB, a small one in MiB."""
     return f"{1024 * gib:.1f} MiB" if gib < 0.1 else gib_text(gib)
-
-
-def paragraph(text: str) -> str:
-    """Return `text` in lines that fit the terminal."""
-    width = min(100, shutil.get_terminal_size((80, 24)).columns)
-    return textwrap.fill(text.strip(), max(40, width))
 
 
 def _text(figures: dict[str, Any]) -> str:

@@ -11,9 +11,9 @@ from ..engine.setting import Setting
 from ..engine.shapes import Model, read_model
 from ..foundation.errors import TunewrightError
 from ..foundation.text import one_line
-from .estimate import LARGEST_RANK, add_targets, memory_text, paragraph
+from .estimate import LARGEST_RANK, add_targets, memory_text
 from .parser import add_json, print_json
-from .table import render_table
+from .table import paragraph, render_table
 
 PLAIN = Setting("cuda", "transformers", "bf16", rows=1, tokens_per_row=1, checkpointing="on")
 """Adapters take the same memory in every setting with plain AdamW."""

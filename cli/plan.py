@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ from ..recipes.model import Recipe
 from .estimate import memory_text
 from .parser import add_json, print_json
 from .recipe_argument import add_recipe, change_recipe, find_recipe
-from .table import gib_text, render_table, seconds_text
+from .table import gib_text, paragraph, render_table, seconds_text
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -81,18 +79,13 @@ def plan_text(plan: Plan) -> str:
         ]
         parts.append(render_table(("LOST", "PEAK", "TIME", "BECAUSE"), lost, right=(1, 2)))
     if plan.notes:
-        parts.append("\n".join(map(_wrapped, plan.notes)))
+        parts.append("\n".join(map(paragraph, plan.notes)))
     return "\n\n".join(parts)
 
 
 def _reason(reason: Reason) -> str:
     """Return a choice with its value, and the reason indented below."""
-    return f"{reason.choice}: {reason.value}\n{_wrapped(reason.because, indent='    ')}"
-
-
-def _wrapped(text: str, indent: str = "") -> str:
-    width = min(100, shutil.get_terminal_size((80, 24)).columns)
-    return textwrap.fill(text, max(40, width), initial_indent=indent, subsequent_indent=indent)
+    return f"{reason.choice}: {reason.value}\n{paragraph(reason.because, indent='    ')}"
 
 
 def _figures(prediction: Prediction) -> str:

@@ -1,7 +1,9 @@
-"""Plain tables for terminals and pipes: aligned columns, nothing drawn around them."""
+"""Plain tables and paragraphs for terminals and pipes: aligned columns, nothing drawn around them."""
 
 from __future__ import annotations
 
+import shutil
+import textwrap
 from collections.abc import Sequence
 
 from rich.cells import cell_len
@@ -46,3 +48,9 @@ def gib_text(gib: float | None) -> str:
 def percent_text(share: float | None) -> str:
     """Return a share of one in percent."""
     return "?" if share is None else f"{100 * share:.1f} %"
+
+
+def paragraph(text: str, indent: str = "", hanging: str = "") -> str:
+    """Return `text` in lines that fit the terminal, all behind `indent`, those after the first behind `hanging` too."""
+    width = min(100, shutil.get_terminal_size((80, 24)).columns)
+    return textwrap.fill(text.strip(), max(40, width), initial_indent=indent, subsequent_indent=indent + hanging)

@@ -10,9 +10,9 @@ from ..engine.comparison import TargetFigures, compare_targets
 from ..engine.estimate import Device, find_device, make_setting, make_tuning
 from ..engine.setting import Setting
 from ..engine.shapes import Model, read_model
-from .estimate import add_batch, add_gpu, add_rank, memory_text, paragraph, require_shape
+from .estimate import add_batch, add_gpu, add_rank, memory_text, require_shape
 from .parser import add_json, print_json
-from .table import render_table
+from .table import paragraph, render_table
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
