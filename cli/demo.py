@@ -6,8 +6,8 @@ import argparse
 import sys
 from typing import Any
 
-from ..engine.calibration import calibrate, read_calibration
 from ..engine.machine import inspect_machine
+from ..engine.measuring import measure, unmeasured
 from ..engine.planner import plan_recipe
 from ..engine.runs.directory import RunDirectory, is_live
 from ..engine.runs.launch import launch
@@ -38,9 +38,12 @@ def run(arguments: argparse.Namespace) -> int:
         recipe = change_recipe(recipe, [f"training.seed={arguments.seed}"])
     machine = inspect_machine(runs_folder())
     print(f"{recipe.card.title} on {machine.short_name}", file=stream, flush=True)
-    if not machine.gpus and read_calibration() is None:
-        print("measuring this processor once, for the predictions", file=stream, flush=True)
-        calibrate()
+    if (device := unmeasured(machine)) is not None:
+        print(f"measuring this {device} once, for the predictions", file=stream, flush=True)
+        try:
+            measure(machine)
+        except TunewrightError as error:
+            print(f"{error.title}: {error.message}", file=stream, flush=True)
     started = launch(recipe, plan_recipe(recipe, machine), f"demo-{arguments.method}")
     print(f"run {started.id}", file=stream, flush=True)
     if arguments.json or arguments.plain or not sys.stdout.isatty():

@@ -12,17 +12,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from ..foundation.errors import TunewrightError
-from ..foundation.files import read_text, write_atomically
-from ..foundation.home import calibration_path
 from ..foundation.text import one_line
 from .anatomy import Anatomy
+from .calibration_file import entries, positive, store, stored, word
 from .plan import Plan
 
-FORM = 1
-"""The version of the file's form; another one is measured anew."""
 KEPT_RUNS = 50
 QUIET_CORES = 0.3
 DISTURBED_HOURS = 1.0
@@ -32,6 +29,7 @@ TRUSTED_RATIOS = (0.25, 4.0)
 """A ratio outside these says that something else happened, and is cut."""
 MEASURING_SECONDS = 180.0
 """How long the measurement may take at most, imports from a cold disk included."""
+OutcomeKind = Literal["run", "probe"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +91,7 @@ def default_calibration(cores: int) -> Calibration:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one finished run took, beside what had been predicted."""
+    """What one finished run, or one probe, took beside what had been predicted."""
 
     machine: str
     model: str
@@ -102,9 +100,14 @@ class Outcome:
     predicted_peak_gib: float
     measured_peak_gib: float
     predicted_seconds: float
-    """The training phase alone, as planned before any correction by earlier runs."""
+    """The training phase alone, or a probe's step, as predicted before any correction by earlier runs."""
     measured_seconds: float
     time: float
+    kind: OutcomeKind = "run"
+    backend: str = ""
+    checkpointing: str = ""
+    watts: float | None = None
+    """The mean power of the GPU while training."""
 
     @property
     def peak_ratio(self) -> float:
@@ -117,18 +120,17 @@ class Outcome:
 
 def read_calibration() -> Calibration | None:
     """Return what was measured on this machine with the installed torch, or None when nothing valid was."""
-    stored = _stored().get("calibration")
     try:
-        values = cast("dict[str, Any]", stored)
+        values = cast("dict[str, Any]", stored().get("calibration"))
         rates = tuple(map(_rates, values["rates"]))
         found = Calibration(
             device=one_line(str(values["device"]), 120),
             torch_version=one_line(str(values["torch_version"]), 40),
             measured=True,
-            libraries_gib=_positive(values["libraries_gib"]),
-            import_seconds=_positive(values["import_seconds"]),
+            libraries_gib=positive(values["libraries_gib"]),
+            import_seconds=positive(values["import_seconds"]),
             others_busy_cores=max(0.0, float(values["others_busy_cores"])),
-            time=_positive(values["time"]),
+            time=positive(values["time"]),
             rates=rates,
         )
     except (TypeError, ValueError, KeyError, AttributeError):
@@ -153,12 +155,21 @@ def calibrate() -> Calibration:
 
     Raises TunewrightError when the child fails, with the last line that it printed.
     """
-    command = [sys.executable, "-m", "tunewright.engine.training.calibrate"]
+    store("calibration", measure_in_child([], os.environ))
+    measured = read_calibration()
+    assert measured is not None, "the child's figures are positive numbers"
+    return measured
+
+
+def measure_in_child(arguments: list[str], environment: Mapping[str, str]) -> dict[str, Any]:
+    """Return what the measuring child prints; raises TunewrightError when it fails."""
+    command = [sys.executable, "-m", "tunewright.engine.training.calibrate", *arguments]
     try:
         child = subprocess.run(
-            command, capture_output=True, text=True, timeout=MEASURING_SECONDS, check=True, stdin=subprocess.DEVNULL
-        )
-        values = cast("dict[str, Any]", json.loads(child.stdout.splitlines()[-1]))
+            command, capture_output=True, text=True, timeout=MEASURING_SECONDS, check=True, stdin=subprocess.DEVNULL,
+            env=dict(environment),
+        )  # fmt: skip
+        return cast("dict[str, Any]", json.loads(child.stdout.splitlines()[-1]))
     except (subprocess.SubprocessError, OSError, ValueError, IndexError) as error:
         said = getattr(error, "stderr", None) or str(error)
         last = said.strip().splitlines()[-1] if isinstance(said, str) and said.strip() else "it printed nothing"
@@ -167,15 +178,10 @@ def calibrate() -> Calibration:
             f"{' '.join(command[1:])}: {one_line(last, 300)}.",
             "`tunewright doctor` shows what is missing; predictions go on with defaults.",
         ) from error
-    stored = _stored() | {"form": FORM, "calibration": values}
-    write_atomically(calibration_path(), json.dumps(stored, indent=1) + "\n")
-    measured = read_calibration()
-    assert measured is not None, "the child's figures are positive numbers"
-    return measured
 
 
 def record(outcome: Outcome) -> None:
-    """Keep what a finished run took beside what was predicted; raises TunewrightError when the disk does not allow it."""
+    """Keep what a run or a probe took beside what was predicted; raises TunewrightError when the disk refuses."""
     figures = (
         outcome.predicted_peak_gib,
         outcome.measured_peak_gib,
@@ -184,9 +190,12 @@ def record(outcome: Outcome) -> None:
     )
     if not all(math.isfinite(figure) and figure > 0 for figure in figures):
         return  # a run that measured nothing teaches nothing
-    stored = _stored()
-    runs = [*_run_list(stored), asdict(outcome)][-KEPT_RUNS:]
-    write_atomically(calibration_path(), json.dumps(stored | {"form": FORM, "runs": runs}, indent=1) + "\n")
+    name = _LISTS[outcome.kind]
+    store(name, [*entries(name), asdict(outcome)][-KEPT_RUNS:])
+
+
+_LISTS: dict[OutcomeKind, str] = {"run": "runs", "probe": "probes"}
+"""The lists of the file that outcomes are kept in."""
 
 
 def shape_name(anatomy: Anatomy) -> str:
@@ -194,8 +203,18 @@ def shape_name(anatomy: Anatomy) -> str:
     return f"{anatomy.family} {anatomy.layers}x{anatomy.hidden}x{anatomy.ffn} v{anatomy.vocabulary}"
 
 
-def outcome_of(plan: Plan, anatomy: Anatomy, method: str, peak_gib: float, training_seconds: float) -> Outcome | None:
-    """Return what a run under `plan` measured beside the formulas' own prediction; None when nothing was predicted."""
+def outcome_of(
+    plan: Plan,
+    anatomy: Anatomy,
+    method: str,
+    peak_gib: float,
+    training_seconds: float,
+    watts: float | None = None,
+) -> Outcome | None:
+    """Return what a run under `plan` measured beside the formulas' own prediction; None when nothing was predicted.
+
+    `watts` is the mean power of its GPU while training.
+    """
     predicted = plan.prediction
     if predicted is None:
         return None
@@ -208,79 +227,103 @@ def outcome_of(plan: Plan, anatomy: Anatomy, method: str, peak_gib: float, train
         predicted_seconds=predicted.training_seconds / predicted.seconds_correction,
         measured_seconds=training_seconds,
         time=time.time(),
+        backend=plan.backend,
+        checkpointing=plan.gradient_checkpointing,
+        watts=watts,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """By what earlier runs say predictions must be multiplied."""
+    """By what earlier runs, or a probe, say predictions must be multiplied."""
 
     seconds: float
     peak: float
     runs: int
+    """How many runs say so: 0 where nothing is corrected, or a probe corrects."""
+    probed: bool = False
+
+    @property
+    def because(self) -> str:
+        """Who says so and by how much, in a sentence; nothing where nothing is corrected."""
+        if not (self.runs or self.probed):
+            return ""
+        runs = "a probe" if self.probed else "1 earlier run" if self.runs == 1 else f"{self.runs} earlier runs"
+        return (
+            f"Corrected by {runs} of this model shape and method here: time × {self.seconds:.2f}, memory × "
+            f"{self.peak:.2f}."
+        )
 
 
-def correction(machine: str, model: str, method: str) -> Correction:
-    """Return the median ratio of the last runs of this shape and method on this machine, 1 without any."""
-    latest = outcomes(machine, model, method)[-CORRECTING_RUNS:]
-    if not latest:
+def correction(
+    machine: str, model: str, method: str, backend: str | None = None, checkpointing: str | None = None
+) -> Correction:
+    """Return the median ratio of the last runs of this shape and method on this machine, 1 without any.
+
+    Those with this backend and checkpointing come first, where they are named; a probe counts while there is no run.
+    """
+
+    def alike(each: Outcome) -> bool:
+        return (each.backend, each.checkpointing) == (backend, checkpointing)
+
+    runs, probes = (outcomes(machine, model, method, kind) for kind in _LISTS)
+    for said in (filter(alike, runs), filter(alike, probes), runs, probes):
+        if latest := tuple(said)[-CORRECTING_RUNS:]:
+            break
+    else:
         return Correction(1.0, 1.0, 0)
+    probed = latest[-1].kind == "probe"
+    if probed:
+        latest = latest[-1:]
     low, high = TRUSTED_RATIOS
     seconds = statistics.median(each.seconds_ratio for each in latest)
     peak = statistics.median(each.peak_ratio for each in latest)
-    return Correction(min(high, max(low, seconds)), min(high, max(low, peak)), len(latest))
+    runs_said = 0 if probed else len(latest)
+    return Correction(min(high, max(low, seconds)), min(high, max(low, peak)), runs_said, probed)
 
 
-def outcomes(machine: str, model: str, method: str) -> tuple[Outcome, ...]:
-    """Return what finished runs of this shape and method took on this machine, the latest last."""
-    found: list[Outcome] = []
-    for values in _run_list(_stored()):
-        if (values.get("machine"), values.get("model"), values.get("method")) != (machine, model, method):
-            continue
-        try:
-            figures = {name: _positive(values[name]) for name in _FIGURES}
-        except (TypeError, ValueError, KeyError):
-            continue
-        found.append(Outcome(machine, model, method, **figures))
-    return tuple(found)
+def measured_watts(machine: str) -> float | None:
+    """Return one GPU's mean power while training, by the last runs on this machine, or else by its last probes."""
+    for kind in _LISTS:
+        found = (_outcome(values, kind) for values in entries(_LISTS[kind]))
+        drawn = [each.watts for each in found if each is not None and each.machine == machine and each.watts]
+        if drawn:
+            return statistics.median(drawn[-CORRECTING_RUNS:])
+    return None
+
+
+def outcomes(machine: str, model: str, method: str, kind: OutcomeKind = "run") -> tuple[Outcome, ...]:
+    """Return what finished runs, or probes, of this shape and method took on this machine, the latest last."""
+    found = (_outcome(values, kind) for values in entries(_LISTS[kind]))
+    wanted = (machine, model, method)
+    return tuple(each for each in found if each is not None and (each.machine, each.model, each.method) == wanted)
+
+
+def _outcome(values: Mapping[str, Any], kind: OutcomeKind) -> Outcome | None:
+    """Return a stored outcome, None when it cannot be read; entries of earlier versions lack the plan and the power."""
+    try:
+        machine, model, method = (word(values[name]) for name in ("machine", "model", "method"))
+        backend, checkpointing = (word(values.get(name, "")) for name in ("backend", "checkpointing"))
+        figures = {name: positive(values[name]) for name in _FIGURES}
+        watts = None if values.get("watts") is None else positive(values["watts"])
+        return Outcome(
+            machine, model, method, **figures, kind=kind, backend=backend, checkpointing=checkpointing, watts=watts
+        )
+    except (TypeError, ValueError, KeyError):
+        return None
 
 
 _FIGURES = ("predicted_peak_gib", "measured_peak_gib", "predicted_seconds", "measured_seconds", "time")
 
 
-def _stored() -> dict[str, Any]:
-    """Return the file's object; an unreadable one counts as empty, for it can be measured again."""
-    path = calibration_path()
-    if not os.path.exists(path):
-        return {}
-    try:
-        value = json.loads(read_text(path))
-    except (TunewrightError, ValueError, RecursionError):
-        return {}
-    stored = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
-    return stored if stored.get("form") == FORM else {}
-
-
-def _run_list(stored: Mapping[str, Any]) -> list[dict[str, Any]]:
-    runs = stored.get("runs")
-    entries = cast("list[Any]", runs) if isinstance(runs, list) else []
-    return [cast("dict[str, Any]", each) for each in entries if isinstance(each, dict)]
-
-
 def _rates(values: Mapping[str, Any]) -> ThreadRates:
     return ThreadRates(
-        threads=int(_positive(values["threads"])),
-        small_gflops=_positive(values["small_gflops"]),
-        large_gflops=_positive(values["large_gflops"]),
-        layer_seconds=_positive(values["layer_seconds"]),
-        adapter_seconds=_positive(values["adapter_seconds"]),
-        score_seconds=_positive(values["score_seconds"]),
-        logit_seconds=_positive(values["logit_seconds"]),
-        dequantised_per_second=_positive(values["dequantised_per_second"]),
+        threads=int(positive(values["threads"])),
+        small_gflops=positive(values["small_gflops"]),
+        large_gflops=positive(values["large_gflops"]),
+        layer_seconds=positive(values["layer_seconds"]),
+        adapter_seconds=positive(values["adapter_seconds"]),
+        score_seconds=positive(values["score_seconds"]),
+        logit_seconds=positive(values["logit_seconds"]),
+        dequantised_per_second=positive(values["dequantised_per_second"]),
     )
-
-
-def _positive(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
-        raise ValueError("not a positive number")
-    return value

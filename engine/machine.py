@@ -74,6 +74,11 @@ class Machine:
         name = next(iter(self.gpus)).name
         return name if len(self.gpus) == 1 else f"{len(self.gpus)}× {name}"
 
+    @property
+    def freest_gpu(self) -> GpuDevice:
+        """The GPU with the most free memory, which a run takes; there must be one."""
+        return max(self.gpus, key=lambda each: each.memory_free_gib)
+
 
 def inspect_machine(runs: Path) -> Machine:
     """Return the machine as it is now; `runs` says which disk matters."""

@@ -7,7 +7,7 @@ from typing import Literal
 
 from . import cost, memory
 from .anatomy import Anatomy
-from .calibration import Calibration, correction, read_calibration, shape_name
+from .calibration import Calibration, correction, measured_watts, read_calibration, shape_name
 from .cards import Card
 from .defaults import Purpose, default_recipe
 from .machine import GpuDevice, Machine
@@ -85,7 +85,8 @@ def compare_methods(
     machine: Machine, anatomy: Anatomy, rows: int, mean_tokens: int, hourly_rate: float | None = None
 ) -> tuple[MethodFigures, ...]:
     """Return what full tuning, LoRA and QLoRA would take here, each with its defaults and its fastest plan that fits."""
-    demand = Demand(rows, min(mean_tokens, anatomy.context), hourly_rate=hourly_rate)
+    drawn = measured_watts(machine.short_name)
+    demand = Demand(rows, min(mean_tokens, anatomy.context), hourly_rate=hourly_rate, measured_watts=drawn)
     return compare(machine, anatomy, demand, read_calibration())
 
 

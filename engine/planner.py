@@ -9,7 +9,7 @@ from ..foundation.errors import TunewrightError
 from ..recipes.model import Recipe
 from . import cost, memory
 from .anatomy import Anatomy, read_anatomy
-from .calibration import Calibration, Correction, correction, read_calibration, shape_name
+from .calibration import Calibration, Correction, correction, measured_watts, read_calibration, shape_name
 from .cards import Card
 from .machine import Machine
 from .plan import Alternative, Backend, Plan, Prediction, Reason
@@ -108,7 +108,8 @@ def make_plan(
     chosen = choose(fitting)
     cadence = choose_cadence(work, around, chosen)
     timing = time_run(work, around, chosen, cadence)
-    earlier = correction(machine.short_name, shape_name(anatomy), recipe.method.kind)
+    kind = (recipe.method.kind, chosen.setting.backend, chosen.setting.checkpointing)
+    earlier = correction(machine.short_name, shape_name(anatomy), *kind)
     return Plan(
         machine=machine.short_name,
         backend=chosen.setting.backend,
@@ -367,10 +368,12 @@ def notes(
     device = around.device
     if isinstance(device, Card):
         match device.source:
+            case "measured" if around.card_rates is not None:
+                yield "Speed is predicted from rates measured on this card."
             case "measured":
                 yield f"Speed is predicted from rates measured on an NVIDIA {device.name}."
             case "datasheet":
-                yield f"Speed is predicted from the {device.name}'s datasheet; nothing was measured on this card yet."
+                yield f"Speed is predicted from the {device.name}'s datasheet; `tunewright probe` measures this card."
             case _:
                 yield "This card is not in the table of known ones; times are guesses until a run has ended here."
     elif not around.calibration.measured:
@@ -380,12 +383,8 @@ def notes(
             f"Other programs kept {around.calibration.others_busy_cores:.1f} cores busy while this processor was "
             "measured; it may be faster than predicted."
         )
-    if earlier.runs:
-        runs = "run" if earlier.runs == 1 else "runs"
-        yield (
-            f"Corrected by {earlier.runs} earlier {runs} of this model shape and method here: time × "
-            f"{earlier.seconds:.2f}, memory × {earlier.peak:.2f}."
-        )
+    if earlier.because:
+        yield earlier.because
     if len(machine.gpus) > 1:
         yield several_gpus(work, around, chosen, len(machine.gpus))
     if chosen.setting.optimizer.startswith("paged"):
@@ -402,6 +401,7 @@ def notes(
         yield f"The run writes about {needed:.1f} GiB, and {machine.disk_free_gib:.1f} GiB are free on its disk."
     if work.recipe.method.kind == "qlora" and around.gpu is None:
         yield "On a processor 4-bit weights save memory but not time: each pass expands them again."
-    kwh = cost.energy_kwh(timing.total, machine)
+    drawn = measured_watts(machine.short_name)
+    kwh = cost.energy_kwh(timing.total, machine, measured_watts=drawn)
     if kwh >= 0.01:
-        yield f"About {kwh:.2f} kWh at full power."
+        yield f"About {kwh:.2f} kWh {cost.POWER_WORDS[cost.power_source(machine, drawn)]}."

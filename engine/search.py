@@ -17,6 +17,7 @@ from .calibration import Calibration, ThreadRates, default_calibration
 from .cards import Card, find_card
 from .flop import Load
 from .machine import GpuDevice, Machine
+from .measuring import CardRates, read_card_rates
 from .plan import Backend, Batching, Precision
 from .setting import Checkpointing, Setting
 from .work import Work
@@ -76,6 +77,8 @@ class Surroundings:
     free_gib: float
     budget_gib: float
     workspace_mib: int = 32
+    card_rates: CardRates | None = None
+    """What was measured on this very card, where `device` has it from."""
 
     @property
     def kind(self) -> Literal["cuda", "cpu"]:
@@ -130,17 +133,20 @@ def look_around(
         free = machine.memory_free_gib
         budget = free * (1 - PROCESSOR_MARGIN)
         return Surroundings(None, ("transformers",), False, "fp32", rates.threads, rates, used, free, budget)
-    gpu = max(machine.gpus, key=lambda each: each.memory_free_gib)
+    gpu = machine.freest_gpu
     installed: tuple[Backend, ...] = ("unsloth", "transformers") if is_installed("unsloth") else ("transformers",)
     backends: tuple[Backend, ...] = (wanted,) if wanted else installed
-    card = find_card(gpu.name)
+    rates, card = read_card_rates(gpu.name, machine.driver), find_card(gpu.name)
     free = gpu.memory_free_gib
     precision: Precision = "bf16" if gpu.supports_bf16 else "fp16"
     threads = max(1, min(machine.cores, 8))
     budget = free * (1 - GPU_MARGIN)
+    if rates is not None:
+        card = rates.of(card)
+        budget -= max(0.0, rates.context_gib - memory.CUDA_CONTEXT_GIB)  # `memory.needed_gib` counts the usual one
     workspace = 32 if gpu.compute_capability >= (9, 0) else 8
     liger = is_installed("liger_kernel")
-    return Surroundings(gpu, backends, liger, precision, threads, card, used, free, budget, workspace)
+    return Surroundings(gpu, backends, liger, precision, threads, card, used, free, budget, workspace, rates)
 
 
 @cache

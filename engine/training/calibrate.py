@@ -1,17 +1,21 @@
-"""Measures this machine's processor as the trainer uses it; prints one line of JSON.
+"""Measures this machine's processor, or a card, as the trainer uses it; prints one line of JSON.
 
-`python -m tunewright.engine.training.calibrate`. Imports aside it takes about three seconds. The best of several
-repetitions counts, so that other work on the machine does not pass for slowness.
+`python -m tunewright.engine.training.calibrate [--card INDEX]`. Imports aside it takes about three seconds. On the
+processor the best of several repetitions counts, so that other work on the machine does not pass for slowness; on a
+card the median, for its clock settles while it works.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import gc
 import importlib
 import importlib.metadata
 import json
 import os
 import platform
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -22,7 +26,7 @@ from typing import Any
 import psutil
 
 from ..calibration import Calibration, ThreadRates
-from ..machine import GIB
+from ..machine import GIB, sample_gpus
 
 LIBRARIES = ("torch", "transformers", "datasets", "peft", "accelerate", "bitsandbytes", "trl")
 """What the trainer imports, in its order."""
@@ -32,10 +36,27 @@ NAMES = {
 }
 """Names that these libraries load only when they are asked for."""
 SECONDS_A_MEASUREMENT = 0.2
+CARD_SECONDS_A_MEASUREMENT = 1.0
+PRODUCT_SIDE = 8192
+COPIED_BYTES = 2**29
+"""Far more than any card's cache holds."""
+HOST_BYTES = 2**28
+REPEATED = 10
+"""What runs on a card is timed so many times at once, so that launching it does not count."""
 
 
-def main() -> int:
-    """Print the calibration of this machine."""
+def main(arguments: list[str]) -> int:
+    """Print the calibration of this machine's processor, or the rates of the card with the index that is given."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--card", type=int)
+    card: int | None = parser.parse_args(arguments).card
+    values = measure_processor() if card is None else measure_card(card)
+    print(json.dumps(values))
+    return 0
+
+
+def measure_processor() -> dict[str, Any]:
+    """Return the calibration of this machine's processor."""
     started = time.perf_counter()
     with contextlib.redirect_stdout(sys.stderr):  # libraries greet
         modules = {name: importlib.import_module(name) for name in LIBRARIES}
@@ -57,8 +78,72 @@ def main() -> int:
         time=time.time(),
         rates=tuple(rates),
     )
-    print(json.dumps(asdict(found)))
-    return 0
+    return asdict(found)
+
+
+def measure_card(index: int) -> dict[str, Any]:
+    """Return the rates of the only card that this process sees, which is the driver's number `index`."""
+    free_before = _free_gib(index)  # before torch makes its context on the card
+    import torch
+
+    if not torch.cuda.is_available():
+        raise SystemExit(f"torch {torch.__version__} finds no GPU that it can use")
+    tflops = card_tflops(torch)
+    moved = copied_bytes_per_second(torch)
+    host = host_bytes_per_second(torch)
+    torch.cuda.synchronize()
+    gc.collect()
+    torch.cuda.empty_cache()
+    context = free_before - _free_gib(index) - torch.cuda.memory_reserved() / GIB
+    return {
+        "torch_version": importlib.metadata.version("torch"),
+        "matrix_tflops": tflops,
+        "copy_gb_per_second": moved / 1e9,
+        "context_gib": max(0.01, context),
+        "host_gb_per_second": host / 1e9,
+        "time": time.time(),
+    }
+
+
+def card_tflops(torch: Any) -> float:
+    """Return the TFLOP/s of a large matrix product in the type that training takes on this card."""
+    dtype = torch.bfloat16 if torch.cuda.get_device_capability() >= (8, 0) else torch.float16
+    left, right = (torch.randn(PRODUCT_SIDE, PRODUCT_SIDE, device="cuda", dtype=dtype) for _ in range(2))
+    product = torch.empty_like(left)
+    return 2 * PRODUCT_SIDE**3 / card_seconds(torch, lambda: torch.mm(left, right, out=product)) / 1e12
+
+
+def copied_bytes_per_second(torch: Any) -> float:
+    """Return the bytes that a copy within the card's memory reads and writes in a second."""
+    source = torch.zeros(COPIED_BYTES, device="cuda", dtype=torch.uint8)
+    target = torch.empty_like(source)
+    return 2 * COPIED_BYTES / card_seconds(torch, lambda: target.copy_(source))
+
+
+def host_bytes_per_second(torch: Any) -> float:
+    """Return the bytes that the card takes from the host's pinned memory in a second."""
+    source = torch.zeros(HOST_BYTES, dtype=torch.uint8, pin_memory=True)
+    target = torch.empty(HOST_BYTES, device="cuda", dtype=torch.uint8)
+    return HOST_BYTES / card_seconds(torch, lambda: target.copy_(source, non_blocking=True))
+
+
+def card_seconds(torch: Any, action: Callable[[], object]) -> float:
+    """Return the median time that `action` takes on the card over about a second, once it is warm."""
+    taken: list[float] = []
+    end = time.perf_counter() + CARD_SECONDS_A_MEASUREMENT
+    while len(taken) < 4 or time.perf_counter() < end:
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        for _ in range(REPEATED):
+            action()
+        torch.cuda.synchronize()
+        taken.append((time.perf_counter() - started) / REPEATED)
+    return statistics.median(taken[1:])
+
+
+def _free_gib(index: int) -> float:
+    """Return what NVML says is free on card `index`; asking torch would make a context first."""
+    return next((gpu.memory_free_gib for gpu in sample_gpus() if gpu.index == index), 0.0)
 
 
 class OthersAtWork:
@@ -186,4 +271,4 @@ def processor_name() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

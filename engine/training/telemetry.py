@@ -167,6 +167,13 @@ def peak_memory_gib(device: str) -> float:
     return resident_peak_gib()
 
 
+def reserved_peak_gib(device: str) -> float:
+    """Return the most memory that torch's allocator took from the GPU, in GiB; on a processor the same as the peak."""
+    if device == "cuda":
+        return torch.cuda.max_memory_reserved() / GIB
+    return resident_peak_gib()
+
+
 def reset_peak_memory(device: str) -> None:
     """Forget the peak that loading and judging reached on the GPU; the resident set of a process stays as it was."""
     if device == "cuda":
@@ -182,10 +189,34 @@ def resident_peak_gib() -> float:
     return psutil.Process().memory_info().rss / GIB
 
 
+class PowerMean:
+    """The mean power of the run's GPU over the samples since the last reset."""
+
+    def __init__(self) -> None:
+        self._drawn: list[float] = []
+
+    def add(self, watts: float) -> None:
+        self._drawn.append(watts)
+
+    def reset(self) -> None:
+        """Begin anew."""
+        self._drawn = []
+
+    @property
+    def watts(self) -> float | None:
+        """The mean, None while nothing was sampled."""
+        drawn = self._drawn
+        return sum(drawn) / len(drawn) if drawn else None
+
+
 @contextlib.contextmanager
-def device_samples(log: EventLog, device: str) -> Generator[None]:
-    """Write a sample of the GPUs, or of this process without one, twice a second while the block runs."""
+def device_samples(log: EventLog, device: str) -> Generator[PowerMean]:
+    """Write a sample of the GPUs, or of this process without one, twice a second while the block runs.
+
+    Yields the power that was sampled; the trainer sees the GPU of its plan alone.
+    """
     ended = threading.Event()
+    power = PowerMean()
 
     def watch() -> None:
         process = psutil.Process()
@@ -197,6 +228,8 @@ def device_samples(log: EventLog, device: str) -> Generator[None]:
                     log.append(Cpu(utilisation_percent=process.cpu_percent(), memory_gib=used))
                     continue
                 for gpu in sample_gpus():
+                    if gpu.power_watts is not None:
+                        power.add(gpu.power_watts)
                     log.append(
                         Gpu(
                             index=gpu.index,
@@ -211,7 +244,7 @@ def device_samples(log: EventLog, device: str) -> Generator[None]:
     thread = threading.Thread(target=watch, name="device-samples", daemon=True)
     thread.start()
     try:
-        yield
+        yield power
     finally:
         ended.set()
         thread.join()

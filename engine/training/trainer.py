@@ -15,6 +15,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,13 @@ def main(arguments: list[str]) -> int:
     end_with_parent()
     run = RunDirectory(options.run)
     log = EventLog(run.events_file)
+    return guard(run, log, lambda: train(run, log, options.micro_batch, options.checkpoint))
+
+
+def guard(run: RunDirectory, log: EventLog, work: Callable[[], int]) -> int:
+    """Return how `work` on `run` ended; an expected failure is told as an error notice, and any other raised."""
     try:
-        return train(run, log, options.micro_batch, options.checkpoint)
+        return work()
     except TunewrightError as error:
         return refuse(log, error)
     except Exception as error:  # whatever it is, memory and disk are asked about first
@@ -73,22 +79,15 @@ def train(run: RunDirectory, log: EventLog, micro_batch: int, checkpoint: Path |
     judged = held_out(recipe, prepared)
 
     log.append(Phase(name="loading", detail=f"{recipe.base.model} with {plan.backend}"))
-    backend = importlib.import_module(f".{plan.backend}", __package__)  # Unsloth has to come before trl
-    from transformers import AutoTokenizer, set_seed
-
-    from .telemetry import FixedPrompt, Telemetry, device_samples, peak_memory_gib, reset_peak_memory
-
-    require_device(plan)
-    set_seed(recipe.training.seed)  # trl does not seed the adapters
-    model = backend.load_model(recipe, plan, folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    model, tokenizer = load(recipe, plan, folder)
 
     from ..results.evaluate import answer, judge
+    from .telemetry import FixedPrompt, Telemetry, device_samples, peak_memory_gib, reset_peak_memory
 
     def generate(prompts: list[str]) -> list[str]:
         return answer(model, tokenizer, prompts, recipe.evaluation.max_new_tokens, renderer.end_tokens)
 
-    with device_samples(log, plan.device):
+    with device_samples(log, plan.device) as power:
         if recipe.evaluation.source and checkpoint is None:
             log.append(Phase(name="judging before", total=len(judged)))
             share, seconds, samples = judge(generate, renderer, judged)
@@ -104,9 +103,11 @@ def train(run: RunDirectory, log: EventLog, micro_batch: int, checkpoint: Path |
         trainer = build_trainer(run, recipe, plan, micro_batch, model, tokenizer, prepared, telemetry)
         log.append(Phase(name="training"))
         reset_peak_memory(plan.device)
+        power.reset()
         began = time.perf_counter()
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         telemetry.training_seconds = time.perf_counter() - began
+        drawn = power.watts
         if telemetry.stop_asked and trainer.state.global_step < trainer.state.max_steps:
             return outcome.STOPPED
 
@@ -129,11 +130,24 @@ def train(run: RunDirectory, log: EventLog, micro_batch: int, checkpoint: Path |
         "total_seconds": time.perf_counter() - started,
         "tokens_per_second": telemetry.tokens / telemetry.training_seconds,
     }
+    if drawn is not None:
+        measured["mean_watts"] = drawn
     log.append(Measured(values=measured))
     if checkpoint is None:
         learn_from(recipe, plan, folder, measured)
     log.append(Phase(name="done"))
     return outcome.FINISHED
+
+
+def load(recipe: Recipe, plan: Plan, folder: Path) -> tuple[Any, Any]:
+    """Return the model that the plan's backend loads, with the recipe's adapters, and its tokenizer."""
+    backend = importlib.import_module(f".{plan.backend}", __package__)  # Unsloth has to come before trl
+    from transformers import AutoTokenizer, set_seed
+
+    require_device(plan)
+    set_seed(recipe.training.seed)  # trl does not seed the adapters
+    model = backend.load_model(recipe, plan, folder)
+    return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
 def build_trainer(
@@ -220,7 +234,12 @@ def held_out(recipe: Recipe, prepared: Prepared) -> tuple[Conversation, ...]:
 def learn_from(recipe: Recipe, plan: Plan, folder: Path, measured: dict[str, float]) -> None:
     """Keep what this run took beside what was predicted, for later predictions on this machine."""
     taken = outcome_of(
-        plan, read_anatomy(folder), recipe.method.kind, measured["peak_gib"], measured["training_seconds"]
+        plan,
+        read_anatomy(folder),
+        recipe.method.kind,
+        measured["peak_gib"],
+        measured["training_seconds"],
+        measured.get("mean_watts"),
     )
     if taken is not None:
         with contextlib.suppress(TunewrightError):  # the run itself is complete

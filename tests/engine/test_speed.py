@@ -29,7 +29,7 @@ from tunewright.engine.calibration import (
 from tunewright.engine.cards import CARDS, UNKNOWN, find_card
 from tunewright.engine.flop import Load, forward_flop_per_token
 from tunewright.engine.machine import GpuDevice, Machine
-from tunewright.engine.memory import Setting, Tuning
+from tunewright.engine.setting import Setting, Tuning
 from tunewright.foundation.home import calibration_path
 
 BASE: dict[str, Any] = {
@@ -58,7 +58,7 @@ def setting_of(row: dict[str, Any]) -> Setting:
     checkpointing = recomputing if row["checkpointing"] else "off"
     return Setting(
         "cuda", row["backend"], "bf16", row["micro_batch"], row["sequence"], checkpointing, row["optimizer"],
-        liger=row["liger"],
+        liger=row["liger"], padded=row["backend"] == "unsloth", adapters="library",
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from textual.message import Message
 
 from ...foundation.errors import TunewrightError
 from ...foundation.text import clean, one_line
-from ..background import background, deliver
+from ..background import background, deliver, superseded
 from ..draft import Draft
 from ..figures import count, duration, gib, share
 from ..messages import RunLaunched
@@ -41,6 +41,13 @@ class PlanMade(Message):
     problem: TunewrightError | None
 
 
+@dataclass
+class Probing(Message):
+    """What a probe does next, in words; nothing when it has ended."""
+
+    words: str
+
+
 class LaunchStep(Step):
     """Shows what the run will take and why it is laid out so; enter starts it."""
 
@@ -50,6 +57,7 @@ class LaunchStep(Step):
         super().__init__(draft)
         self._planned: Recipe | None = None
         self._starting = False
+        self._probing = ""
         self._problem: TunewrightError | None = None
 
     def compose(self) -> ComposeResult:
@@ -65,6 +73,9 @@ class LaunchStep(Step):
         if recipe is None or machine is None or (recipe == self._planned and self.draft.plan is not None):
             return
         self._planned, self.draft.plan, self._problem = recipe, None, None
+        # One that goes on is of another recipe.
+        self.workers.cancel_group(self, "probe")  # pyright: ignore[reportUnknownMemberType]
+        self._probing = ""
         self.query_one("#prediction", Pane).show(
             Content.styled("Planning: every row is rendered and counted…", "$muted")
         )
@@ -110,14 +121,21 @@ class LaunchStep(Step):
             return f"{self._problem.title}: {self._problem.remedy}"
         if self.draft.plan is None:
             return "Still planning."
+        if self._probing:
+            return "A probe is going on; it would slow the run down."
         return "Starting…" if self._starting else None
 
     def invitation(self) -> str:
         if self._starting:
             return "Starting the run…"
+        if self._probing:
+            return f"Probing: {self._probing}…"
         if self.draft.plan is None:
             return ""
-        return "Press enter to start. The run goes on when you leave or lose the connection."
+        return (
+            "Press enter to start. The run goes on when you leave or lose the connection. "
+            "Press p to measure a few steps first."
+        )
 
     def forward(self) -> bool:
         if self.draft.recipe is not None and self.draft.plan is not None:
@@ -136,6 +154,33 @@ class LaunchStep(Step):
         finally:
             self._starting = False
             deliver(self, StepChanged())
+
+    def probe(self) -> None:
+        """Measure a few real steps of the plan, and plan again by what they took."""
+        recipe, machine = self.draft.recipe, self.draft.machine
+        if recipe is None or machine is None or self.draft.plan is None or self._probing or self._starting:
+            return
+        self._show_probing(Probing("beginning"))
+        self._probe(recipe, machine)
+
+    @background("probe")
+    def _probe(self, recipe: Recipe, machine: Machine) -> None:
+        from ...engine.planner import plan_recipe
+        from ...engine.probe import probe_recipe
+
+        try:
+            found = probe_recipe(recipe, machine, say=lambda words: deliver(self, Probing(words)), cancelled=superseded)
+            if found.measured is None:
+                remedy = "Take QLoRA or a shorter max_length; a run would go on with smaller micro-batches."
+                raise TunewrightError("The plan does not fit", found.verdict, remedy)
+            deliver(self, PlanMade(recipe, plan_recipe(recipe, machine), None))
+        finally:
+            deliver(self, Probing(""))
+
+    @on(Probing)
+    def _show_probing(self, message: Probing) -> None:
+        self._probing = message.words
+        self.post_message(StepChanged())
 
 
 def prediction_text(plan: Plan, width: int) -> Content:

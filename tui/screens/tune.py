@@ -137,6 +137,12 @@ class TuneScreen(FramedScreen):
     def action_change(self) -> None:
         """Do nothing: only the goal has answers to change, and handles these keys itself."""
 
+    def action_probe(self) -> None:
+        """Probe the plan, where there is one to be seen."""
+        step = self.steps[self.present]
+        if isinstance(step, LaunchStep):
+            step.probe()
+
     async def action_restart(self) -> None:
         """Forget everything and begin at the first step."""
         await self.query("Step").remove()
