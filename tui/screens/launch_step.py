@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 LABEL = 15
 SMALL_SHARE = 0.015
+LOST_FIGURES, LOST_WORDS = 19, 24
+"""Cells that a losing plan's figures take beside its name, and the least that its reason must have."""
 
 
 @dataclass
@@ -260,8 +262,13 @@ def reasons_text(plan: Plan, width: int) -> Content:
         text += hanging(head, said, width) + "\n"
     if plan.alternatives:
         text += Content.styled("\nPlans that lost\n", "bold $accent")
+        widest = max(len(one_line(lost.summary, 90)) for lost in plan.alternatives)
+        beside = widest + LOST_FIGURES + LOST_WORDS <= width
         for lost in plan.alternatives:
+            summary = one_line(lost.summary, 90)
             figures = f"{gib(lost.peak_gib):>9} {duration(lost.total_seconds):>7}  "
-            head = Content(f"{one_line(lost.summary, 40):<34} {figures}")
+            if not beside:
+                text += summary + "\n"
+            head = Content(f"{summary:<{widest}} {figures}" if beside else figures)
             text += hanging(head, Content.styled(one_line(lost.lost_because, 200), "$muted"), width) + "\n"
     return text
