@@ -102,7 +102,7 @@ def make_plan(
     )
     around = look_around(work, machine, calibration, backend)
     candidates = list(search(work, around))
-    fitting = [each for each in candidates if each.needed_gib <= around.budget_gib]
+    fitting = _fitting(work, around, machine, candidates)
     if not fitting:
         raise nothing_fits(work, around, candidates)
     chosen = choose(fitting)
@@ -137,6 +137,20 @@ def make_plan(
         alternatives=tuple(alternatives(work, around, candidates, chosen, cadence, earlier)),
         notes=tuple(notes(work, machine, around, chosen, timing, earlier)),
     )
+
+
+def _fitting(work: Work, around: Surroundings, machine: Machine, candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Return the plans that fit, by the formulas and by what earlier runs like them took beyond these."""
+    grown: dict[tuple[str, str], float] = {}
+    fitting: list[Candidate] = []
+    for each in candidates:
+        kind = (each.setting.backend, each.setting.checkpointing)
+        if kind not in grown:
+            earlier = correction(machine.short_name, shape_name(work.anatomy), work.tuning.kind, *kind)
+            grown[kind] = max(1.0, earlier.peak)
+        if grown[kind] * each.needed_gib <= around.budget_gib:
+            fitting.append(each)
+    return fitting
 
 
 def predict(

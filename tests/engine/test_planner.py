@@ -327,3 +327,16 @@ def test_predictions_name_what_evaluation_saving_and_the_host_take() -> None:
     assert 0 < prediction.saving_gib < prediction.evaluation_gib < prediction.peak_gib
     assert prediction.host_gib > 4
     assert prediction.step_seconds > 0
+
+
+def test_runs_that_took_more_than_predicted_leave_less_room() -> None:
+    box = machine(card(free=26.0))
+    before = plan(recipe(), box, backend="transformers")
+    assert before.prediction is not None
+    taken = outcome_of(before, LLAMA_8B, "lora", 1.15 * before.prediction.peak_gib, before.prediction.training_seconds)
+    assert taken is not None
+    record(taken)
+    after = plan(recipe(), box, backend="transformers")
+    assert after.prediction is not None
+    assert (after.micro_batch, after.gradient_checkpointing) != (before.micro_batch, before.gradient_checkpointing)
+    assert after.prediction.peak_gib <= 26.0
