@@ -16,6 +16,12 @@ UNSLOTH_LAYERS = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma", "gemm
 """Families for which Unsloth has layers of its own (unsloth/models/loader.py); the others it compiles."""
 UNSLOTH_PADS = frozenset({"gemma2", "gpt_oss"})
 """Families whose rows Unsloth pads (unsloth/trainer.py, PADDING_FREE_BLOCKLIST)."""
+NORMALISED_IN_FP32 = frozenset({"gemma", "gemma2", "gemma3_text", "vaultgemma", "olmo2", "olmo3"})
+"""Families whose norms multiply by their weight in fp32; the others do it in the hidden states' own type."""
+LAYER_NORM_BYTES = {"olmo": (4, 0), "cohere": (8, 2), "cohere2": (8, 2)}
+"""Bytes that a layer norm written in Python keeps of an element, and those that its weight's gradient adds."""
+PLAIN_ACTIVATION_BYTES = {"xielu": 7, "gelu_new": 6}
+"""Bytes for each inner element of the MLP that activations written in Python keep beside their input."""
 ATTENTION_BLOCK = 128
 """Unsloth pads every document's queries, keys and values to the next block (attention_dispatch.py)."""
 
@@ -108,15 +114,22 @@ def _kept_by_transformers(anatomy: Anatomy, tuning: Tuning, setting: Setting) ->
     kept = 2.0 * (2 * q + 2 * kv) + 4 * anatomy.heads  # rotated queries and keys, values, output, log-sums
     if _fused(anatomy) and not quantised:
         kept += 2 * (q + kv)
+    weighted = (4 if anatomy.family in NORMALISED_IN_FP32 else 2) if full else 0
+    """What the gradient of a norm's weight needs: the normalised values."""
     if anatomy.head_norms != "none":
-        kept += (6 if full else 4) * (q + kv)
+        kept += (4 + weighted) * (q + kv)
+    kept += PLAIN_ACTIVATION_BYTES.get(anatomy.activation, 0) * ffn
     if setting.liger:
         kept += anatomy.layer_norms * h * state + (2 if anatomy.gated else 1) * ffn * state
         kept += 2 * (2 * h + ffn) if full else 0
     else:
-        kept += anatomy.layer_norms * h * 4  # every norm computes in fp32
+        if anatomy.norm_kind == "rms":
+            kept += anatomy.layer_norms * h * (4 + weighted)  # every norm computes in fp32
+        else:
+            own, more = LAYER_NORM_BYTES.get(anatomy.family, (2, 0))  # torch's own keeps its input as it is
+            kept += anatomy.layer_norms * h * (own + (more if full else 0))
         kept += (3 if anatomy.gated else 1) * ffn * state  # gate, its activation, up
-        kept += 2 * (4 * h + ffn) if full else 0
+        kept += 2 * (2 * h + ffn) if full else 0  # what the linear layers multiply
     return kept + _kept_by_adapters(anatomy, tuning, setting)
 
 
