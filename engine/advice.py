@@ -11,7 +11,7 @@ from ..foundation.text import one_line
 from ..recipes.model import Data, Training
 from . import cost
 from .anatomy import Anatomy
-from .calibration import read_calibration
+from .calibration import measured_watts, read_calibration
 from .cards import find_card
 from .machine import Machine
 from .methods import METHODS, Demand, Method, MethodFigures, compare, demand_of, emptied
@@ -145,14 +145,14 @@ def advise(
     tokens: int | None = None,
     hourly_rate: float | None = None,
     budget: float | None = None,
-    measured_watts: float | None = None,
 ) -> Advice:
     """Return what to do for `answers` (question → option; missing ones are taken for granted).
 
     `rows` and `tokens` count the data; without them the answers and 400 tokens a row stand in. `budget` is in the
     currency of `hourly_rate`. Raises TunewrightError for a question or an option that does not exist.
     """
-    case = Case(answers, machine, anatomy, rows, tokens, hourly_rate, budget, measured_watts)
+    drawn = measured_watts(machine.short_name)
+    case = Case(answers, machine, anatomy, rows, tokens, hourly_rate, budget, drawn)
     calibration = read_calibration()
     figured: dict[tuple[bool, Demand], tuple[MethodFigures, ...]] = {}
 
