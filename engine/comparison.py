@@ -302,7 +302,11 @@ def _cost(
         if fitting
         else min(tried, key=lambda each: each[1].needed_gib)
     )
-    seconds = starting_seconds(anatomy, tuning, device, setting) + data.tokens / found.tokens_per_second
+    if device.card is None:
+        seconds = speed.loading_seconds(anatomy, setting.backend)
+    else:
+        seconds = speed.starting_seconds(anatomy, tuning, setting)
+    seconds += data.tokens / found.tokens_per_second
     price = money(seconds, hourly_rate)
     return CostFigures(
         method=method,
@@ -341,11 +345,3 @@ def _run_settings(device: Device, tokens: int, optimizer: str, gpus: int) -> Ite
                     gpus=gpus,
                     parallelism=parallelism,
                 )
-
-
-def starting_seconds(anatomy: Anatomy, tuning: Tuning, device: Device, setting: Setting) -> float:
-    """Return the seconds before training: imports and loading, and on a GPU what the first step takes longer."""
-    loading = speed.loading_seconds(anatomy, setting.backend)
-    if device.card is None:
-        return loading
-    return loading + speed.IMPORT_SECONDS[setting.backend] + speed.compiling_seconds(anatomy, tuning, setting)

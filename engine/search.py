@@ -264,10 +264,7 @@ def price(work: Work, around: Surroundings, micro_batch: int, setting: Setting, 
     needed = memory.needed_gib(terms, setting)
     if work.merges:
         needed = max(needed, memory.merging_gib(work.anatomy, work.tuning, setting, terms))
-    start = 0.0
-    if around.gpu is not None:
-        start = speed.IMPORT_SECONDS[setting.backend] + speed.loading_seconds(work.anatomy, setting.backend)
-        start += speed.compiling_seconds(work.anatomy, work.tuning, setting)
+    start = 0.0 if around.gpu is None else speed.starting_seconds(work.anatomy, work.tuning, setting)
     training = work.steps * seconds + start
     return Candidate(micro_batch, accumulation, batching, setting, load, terms, needed, seconds, training)
 

@@ -111,3 +111,9 @@ def loading_seconds(anatomy: Anatomy, backend: str) -> float:
     """Return the seconds in which a model is read from a disk cache; Unsloth also patches it (measured 5 to 10 s)."""
     gib = anatomy.checkpoint_bytes * anatomy.total_parameters / GIB
     return 5.0 + 0.3 * gib if backend == "unsloth" else 0.3 + 0.2 * gib
+
+
+def starting_seconds(anatomy: Anatomy, tuning: Tuning, setting: Setting) -> float:
+    """Return what differs between backends before the first step on a GPU: imports, loading, compiling."""
+    ready = IMPORT_SECONDS[setting.backend] + loading_seconds(anatomy, setting.backend)
+    return ready + compiling_seconds(anatomy, tuning, setting)
