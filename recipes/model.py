@@ -10,7 +10,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Union, cast
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, cast, get_args
 
 import rfc8785
 import tomlkit
@@ -64,37 +64,75 @@ class Base(Section):
 class Validation(Section):
     """Which rows are kept out of training to measure the validation loss."""
 
-    kind: Literal["none", "fraction", "rows"] = "fraction"
-    """How the validation rows are chosen: none, a fraction of the data, or a number of rows."""
+    kind: Literal["none", "fraction", "rows", "file"] = "fraction"
+    """How the validation rows are chosen: none, a fraction of the data, a number of rows, or another file's rows."""
     value: float = Field(default=0.05, ge=0, le=1_000_000_000)
-    """The fraction (0 to 0.5), or the number of rows."""
+    """The fraction (0 to 0.5), or the number of rows; of a file's rows the most that are taken, 0 for all."""
+    source: Line | None = Field(default=None, max_length=1000)
+    """The file of the validation rows, when `kind` is `file`."""
+    key: Line | None = Field(default=None, max_length=200)
+    """A column whose equal values stay together, such as a user or a document, so that nothing leaks across."""
+    stratify: Line | None = Field(default=None, max_length=200)
+    """A column whose values keep their shares in both parts, such as a category or a language."""
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Validation:
         if self.kind == "fraction" and self.value > 0.5:
             raise ValueError("a validation fraction is at most 0.5")
-        if self.kind == "rows" and self.value != int(self.value):
+        if self.kind in ("rows", "file") and self.value != int(self.value):
             raise ValueError("a number of validation rows is a whole number")
+        if (self.kind == "file") != (self.source is not None):
+            raise ValueError("validation of the kind file has a source, and no other kind has")
+        if self.kind in ("none", "file") and (self.key or self.stratify):
+            raise ValueError(f"validation of the kind {self.kind} has no key and no stratify: nothing is divided")
+        if self.key and self.stratify:
+            raise ValueError("give either key or stratify: groups cannot be kept whole and divided evenly at once")
         return self
+
+
+FormatName = Literal["messages", "tools", "sharegpt", "alpaca", "prompt-completion", "text", "preference", "kto"]
+FORMATS: tuple[FormatName, ...] = get_args(FormatName)
+"""The shapes of rows that can be read."""
+TemplateName = Literal[
+    "model", "trl", "none", "chatml", "alpaca", "vicuna", "zephyr", "llama3", "gemma", "mistral", "phi3"
+]
+LossOn = Literal["assistant", "completion", "last", "all"]
+LearnedRole = Literal["system", "user", "assistant", "tool"]
+Columns = Annotated[dict[Line, Line], Field(max_length=50)]
+"""Our field → the column of the file."""
 
 
 class Data(Section):
     """What the model is trained on, and on which of its tokens the loss is taken."""
 
     source: Line = Field(min_length=1, max_length=1000)
-    """A local JSONL file, or `tunewright/starter-orders`, the built-in data set."""
+    """A local file, folder or glob, a data set in the Hub's cache, or `tunewright/starter-orders`, the built-in one."""
     split: Line = Field(default="train", min_length=1, max_length=200)
-    """The split of the data set to train on."""
-    format: Literal["messages"] = "messages"
-    """The shape of a row: `messages` is a list of turns, each with a role and a content."""
-    template: Literal["model"] = "model"
-    """The chat template: `model` is the one that comes with the base model."""
-    loss_on: Literal["assistant", "last", "all"] = "assistant"
-    """The tokens that are learned: the assistant's, those of its last turn, or all."""
+    """The split of the data set to train on, where it has several."""
+    format: Literal["auto", FormatName] = "auto"
+    """The shape of a row; `auto` tells it from the content (`tunewright data inspect` shows what it finds)."""
+    columns: Columns | None = Field(default=None, min_length=1)
+    """Columns with other names than the format's: `{ prompt = "question", completion = "answer" }`."""
+    template: TemplateName = "model"
+    """The chat template: `model` is the base model's own, `trl` what TRL trains that one as, `none` adds nothing to a prompt and its completion."""
+    system: Literal["keep", "drop", "user"] = "keep"
+    """What happens to system prompts: kept, dropped, or put before the first user turn, for templates that know none."""
+    system_prompt: Text | None = Field(default=None, max_length=20_000)
+    """A system prompt for the rows that have none."""
+    thinking: Literal["keep", "drop"] = "keep"
+    """Whether the reasoning in the rows is trained or left out."""
+    loss_on: LossOn | Annotated[tuple[LearnedRole, ...], BeforeValidator(_as_tuple), Field(min_length=1)] = "assistant"
+    """The tokens that are learned: the assistant's, those after the prompt, of the last turn, all, or of a list of roles."""
     validation: Validation = Validation()
     """The rows that are kept out of training."""
     max_length: int = Field(default=2048, ge=8, le=1_048_576)
-    """The most tokens of one row; longer rows are cut there."""
+    """The most tokens of one row."""
+    overlong: Literal["cut", "drop"] = "cut"
+    """What happens to longer rows."""
+    faulty: Literal["refuse", "drop"] = "refuse"
+    """What happens to rows that cannot be read: the run is refused, or goes on without them."""
+    share: float = Field(default=1.0, gt=0, le=1)
+    """The share of the training rows that is used; smaller shares are parts of larger ones, as a learning curve needs."""
     packing: bool = False
     """Whether several short rows share one sequence, each blind to the others."""
 
@@ -249,6 +287,8 @@ class Recipe(Section):
             meaning["method"]["targets"] = sorted(set(self.method.targets))
         if self.data.validation.kind == "none":
             del meaning["data"]["validation"]["value"]
+        if not isinstance(self.data.loss_on, str):
+            meaning["data"]["loss_on"] = sorted(set(self.data.loss_on))
         return rfc8785.dumps(meaning)
 
     def hash(self) -> str:
@@ -292,20 +332,35 @@ def validate_recipe(tables: dict[str, Any], origin: str, text: str = "") -> Reci
         ) from error
 
 
+SectionType = TypeVar("SectionType", bound=Section)
+
+
+def validate_section(section: type[SectionType], values: dict[str, Any], origin: str) -> SectionType:
+    """Return one section of a recipe from `values`, read as leniently as typed words are; raises TunewrightError."""
+    try:
+        return section.model_validate(values)
+    except ValidationError as error:
+        problems = "\n".join(_problems(error, "", (section.__name__.lower(),)))
+        raise TunewrightError(
+            "Not a valid value", f"{origin}:\n{problems}", "docs/reference.md lists every key with its values."
+        ) from error
+
+
 def read_recipe(path: Path) -> Recipe:
     """Return the recipe in the TOML file at `path`; raises TunewrightError."""
     return parse_recipe(read_text(path), origin=str(path))
 
 
-def _problems(error: ValidationError, text: str) -> Iterator[str]:
-    """Yield one line for each thing that is wrong, in the order of the recipe."""
-    targets_told = False
+def _problems(error: ValidationError, text: str, under: tuple[str, ...] = ()) -> Iterator[str]:
+    """Yield one line for each thing that is wrong, in the order of the recipe; `under` is the section that was read."""
+    told: set[str] = set()
     for problem in error.errors(include_url=False):
-        names, kind = _split_location([str(part) for part in problem["loc"]])
-        if names[:2] == ["method", "targets"]:
-            if targets_told:
-                continue  # pydantic tells why each form of the targets does not match
-            targets_told, names = True, names[:2]
+        names, kind = _split_location([*under, *(str(part) for part in problem["loc"])])
+        if (either := ".".join(names[:2])) in _EITHER:
+            if either in told:
+                continue  # pydantic tells why each form of it does not match
+            told.add(either)
+            names = names[:2]
         fault = _fault(problem["type"], clean(problem["msg"], 300), names, kind, cast("object", problem["input"]))
         where = ".".join(clean(name, 100) for name in names)
         line = _line_of(text, names)
@@ -334,8 +389,8 @@ def _fault(type_: str, message: str, names: list[str], kind: str | None, value: 
             )
         case "value_error":
             return f"is not valid: {message.removeprefix('Value error, ')}"
-        case _ if names == ["method", "targets"]:
-            return 'should be "all-linear", "attention", "qv", or a list of the names of projections'
+        case _ if (either := _EITHER.get(".".join(names))) is not None:
+            return f"should be {either}"
         case _:
             return (
                 f"{message[0].lower()}{message[1:]}".removeprefix("input ")
@@ -345,6 +400,11 @@ def _fault(type_: str, message: str, names: list[str], kind: str | None, value: 
 
 
 _METHODS = ("full", "lora", "qlora")
+_EITHER = {
+    "method.targets": '"all-linear", "attention", "qv", or a list of the names of projections',
+    "data.loss_on": '"assistant", "completion", "last", "all", or a list of roles',
+}
+"""Keys that have several forms, and what these are."""
 
 
 def _split_location(parts: list[str]) -> tuple[list[str], str | None]:
