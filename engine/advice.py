@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from ..foundation.errors import TunewrightError, nearest
 from ..foundation.text import one_line
-from ..recipes.model import Data, Training
+from ..recipes.model import Training
 from . import cost
 from .anatomy import Anatomy
 from .calibration import measured_watts, read_calibration
@@ -354,10 +354,10 @@ def _notes(outcome: Outcome, case: Case) -> Iterator[str]:
                 f"This version trains supervised tuning only: the figures are for that step, and {step} after it needs "
                 "another program, such as TRL. It reads two answers of each row, and the reference model once more."
             )
-    if outcome == "continued pre-training" and "text" not in _choices(Data, "format"):
+    if outcome == "continued pre-training":
         yield (
-            "This version reads conversations, not plain text: the figures are for sequences of up to 2,048 tokens read "
-            "once, and that step needs another program, such as TRL."
+            "The figures are for sequences of up to 2,048 tokens read once. This version cuts a text at the maximum length "
+            "and learns nothing of what follows: divide long texts into rows first."
         )
     card = find_card(case.machine.gpus[0].name) if case.machine.gpus else None
     if card is not None and card.note:

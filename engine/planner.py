@@ -43,23 +43,24 @@ def plan_recipe(
     `hourly_rate` is the machine's price in any currency; `backend` is taken instead of our own choice. Raises TunewrightError when the model or data cannot be
     used, or when nothing fits.
     """
-    from .data.rendering import prepare
-    from .sources import find_data, find_model
+    from .data.measuring import measure_rows
+    from .data.reading import count_rows, open_source
+    from .sources import find_model
 
     folder = find_model(recipe.base.model, recipe.base.revision)
     anatomy = read_anatomy(folder)
-    prepared = prepare(recipe, folder)
+    rows = measure_rows(recipe)
+    assert rows is not None, "nobody cancels"
     judged = 0
     if recipe.evaluation.source:
-        with find_data(recipe.evaluation.source).open("rb") as file:
-            judged = min(recipe.evaluation.rows, sum(1 for line in file if line.strip()))
+        judged = min(recipe.evaluation.rows, count_rows(open_source(recipe.evaluation.source))[0])
     return make_plan(
         recipe,
         machine,
         anatomy,
-        [row.length for row in prepared.training],
-        [row.length for row in prepared.validation],
-        [row.supervised for row in prepared.training],
+        rows.training,
+        rows.validation,
+        rows.supervised,
         read_calibration(),
         hourly_rate,
         judged,

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from ..foundation.errors import TunewrightError, explain_os_error
 from ..foundation.files import read_text, write_atomically
@@ -33,7 +33,7 @@ from .calibration import (
     shape_name,
 )
 from .cards import Card
-from .data.rendering import Prepared, Row
+from .data.reading import open_source
 from .flop import Load
 from .machine import Machine
 from .measuring import measure, unmeasured
@@ -44,8 +44,11 @@ from .runs.directory import RunDirectory
 from .runs.supervise import read_history, trainer_environment
 from .search import Surroundings, look_around
 from .setting import Setting
-from .sources import find_data, find_model
+from .sources import find_model
 from .work import Work
+
+if TYPE_CHECKING:
+    from .data.preparing import Prepared, Rows
 
 WARM_STEPS, TIMED_STEPS = 2, 3
 STEPS = WARM_STEPS + TIMED_STEPS
@@ -128,7 +131,7 @@ def probe_recipe(
     when it takes longer than `limit_seconds`.
     """
     find_model(recipe.base.model, recipe.base.revision)
-    find_data(recipe.data.source)  # what is missing is said before anything is measured
+    open_source(recipe.data.source, recipe.data.split)  # what is missing is said before anything is measured
     notes: list[str] = []
     if (device := unmeasured(machine)) is not None:
         say(f"measuring this {device} once, for the predictions")
@@ -146,23 +149,23 @@ def probe_recipe(
 def longest_rows(prepared: Prepared, recipe: Recipe, micro_batch: int) -> Prepared:
     """Return the longest rows, the longest first: those of one step, and those of one evaluation batch."""
 
-    def longest(rows: Sequence[Row], wanted: int) -> tuple[Row, ...]:
-        ordered = sorted(rows, key=lambda row: -row.length)
+    def longest(rows: Rows, wanted: int) -> Rows:
+        lengths = rows.lengths
+        ordered = sorted(range(len(rows)), key=lambda row: -lengths[row])
         if not recipe.data.packing:
-            return tuple(ordered[:wanted])
+            return rows.take(ordered[:wanted])
         least, most = min(wanted, len(ordered)), len(ordered)  # as many as are packed into that many sequences
         while least < most:
             middle = (least + most + 1) // 2
-            packed = pack([row.length for row in ordered[:middle]], recipe.data.max_length)
+            packed = pack([lengths[row] for row in ordered[:middle]], recipe.data.max_length)
             least, most = (middle, most) if len(packed) <= wanted else (least, middle - 1)
-        return tuple(ordered[:least])
+        return rows.take(ordered[:least])
 
-    return Prepared(
+    return replace(
+        prepared,
         training=longest(prepared.training, recipe.training.global_batch),
         validation=longest(prepared.validation, micro_batch),
         kept_out=(),
-        cut=0,
-        dropped=0,
     )
 
 

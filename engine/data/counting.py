@@ -1,54 +1,63 @@
-"""Counting: how many rows a file holds, about how many tokens, and of what kind, without a tokenizer."""
+"""Counting: how many rows a data set holds, about how many tokens, and of what kind, without a tokenizer."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from typing import Any, cast
 
 from ...foundation.errors import TunewrightError
 from ...foundation.text import one_line
-from ..sources import find_data
+from .detection import detect
+from .examples import Example, Record
+from .formats import convert
+from .reading import count_rows as count_in
+from .reading import open_source, sample_records
 
 BYTES_A_TOKEN = 4
 """About so many bytes of text are one token of a usual vocabulary; exact counts need the model's tokenizer."""
+TURN_TOKENS = 4
+"""About so many tokens a chat template puts around a turn."""
+SAMPLED_ROWS = 2_000
+COUNTING_SECONDS = 2.0
+KINDS = {"preference": "pairs", "kto": "labels", "text": "text"}
+"""The answers to `data_kind` that a format gives."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What a file of rows holds."""
+    """What a data set holds."""
 
     rows: int
     tokens: int
-    """Estimated from the bytes of the rows, their keys and quotation marks included."""
+    """Estimated from the bytes of a sample's texts."""
     kind: str | None
-    """The answer to `data_kind` that the first row's keys give; None where they give none."""
+    """The answer to `data_kind` that the format gives; None where it gives none."""
 
 
-def count_rows(source: str) -> Counted:
+def count_rows(source: str, split: str = "train") -> Counted:
     """Return the rows of a data set, about how many tokens they hold, and what is in them; raises TunewrightError."""
-    first = b""
-    rows = size = 0
-    with find_data(source).open("rb") as file:
-        for line in file:
-            if line.strip():
-                first = first or line
-                rows, size = rows + 1, size + len(line)
-    if not rows:
+    opened = open_source(source, split)
+    rows, _ = count_in(opened, COUNTING_SECONDS)
+    sample = sample_records(opened, SAMPLED_ROWS)
+    if not rows or not sample:
         raise TunewrightError(
-            "Empty data", f"{one_line(source, 300)} holds no rows.", "Give a JSONL file with a row on each line."
+            "Empty data", f"{one_line(source, 300)} holds no rows.", "Give a file with a row on each line."
         )
-    return Counted(rows, max(1, size // BYTES_A_TOKEN), _kind_of(first))
+    shape = detect(sample).shape
+    records = [each for each in sample if isinstance(each, Record)]
+    if shape is None:
+        sizes = [len(repr(each.value).encode()) / BYTES_A_TOKEN for each in records]
+        return Counted(rows, _tokens(sizes, rows), None)
+    examples = [each for record in records if isinstance(each := convert(record, shape), Example)]
+    return Counted(rows, _tokens([_size(each) for each in examples], rows), KINDS.get(shape.format))
 
 
-def _kind_of(line: bytes) -> str | None:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    keys = set(cast("dict[str, Any]", row)) if isinstance(row, dict) else set[str]()
-    if {"chosen", "rejected"} <= keys:
-        return "pairs"
-    if {"completion", "label"} <= keys:
-        return "labels"
-    return "text" if keys and keys <= {"text", "id", "url", "source", "meta", "metadata"} and "text" in keys else None
+def _size(example: Example) -> float:
+    """Return about how many tokens an example has."""
+    texts = [example.text, *(each.content for each in (*example.messages, *example.rejected))]
+    return sum(len(text.encode("utf-8", "replace")) for text in texts) / BYTES_A_TOKEN + TURN_TOKENS * len(
+        example.messages
+    )
+
+
+def _tokens(sizes: list[float], rows: int) -> int:
+    return max(1, round(rows * sum(sizes) / len(sizes))) if sizes else rows

@@ -9,21 +9,23 @@ from typing import Any
 
 import torch
 
-from ..data.formats import Conversation
+from ..data.examples import Example
 from ..data.rendering import Renderer
 
 PROMPTS_AT_ONCE = 50
 
 
 def judge(
-    generate: Callable[[list[str]], list[str]], renderer: Renderer, conversations: Sequence[Conversation]
-) -> tuple[float, float, list[tuple[Conversation, str]]]:
+    generate: Callable[[list[str]], list[str]], renderer: Renderer, examples: Sequence[Example]
+) -> tuple[float, float, list[tuple[Example, str]]]:
     """Return the share of last answers given exactly (0 to 1), the seconds it took, and every answer."""
     started = time.perf_counter()
-    answers = generate([renderer.prompt(each[:-1]) for each in conversations])
-    right = sum(answer.strip() == each[-1].content.strip() for each, answer in zip(conversations, answers, strict=True))
-    share = right / len(conversations) if conversations else 0.0
-    return share, time.perf_counter() - started, list(zip(conversations, answers, strict=True))
+    answers = generate([renderer.prompt(each.messages[:-1], each.tools) for each in examples])
+    right = sum(
+        answer.strip() == each.messages[-1].content.strip() for each, answer in zip(examples, answers, strict=True)
+    )
+    share = right / len(examples) if examples else 0.0
+    return share, time.perf_counter() - started, list(zip(examples, answers, strict=True))
 
 
 def answer(model: Any, tokenizer: Any, prompts: list[str], max_new_tokens: int, end_tokens: list[int]) -> list[str]:

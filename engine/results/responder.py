@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ...recipes.model import LoraMethod
-from ..data.formats import Message
+from ..data.examples import Message
 from ..data.rendering import Renderer
 from ..runs.directory import RunDirectory
 from ..sources import find_model
@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> int:
     else:
         tuned = load_base(recipe, plan, run.model)
         as_base = contextlib.nullcontext
-    renderer = Renderer(folder)
+    renderer = Renderer(folder, recipe.data)
     histories: dict[str, list[Message]] = {"base": [], "tuned": []}
     send("end", "ready")
     for line in sys.stdin:

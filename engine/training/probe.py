@@ -20,7 +20,7 @@ from typing import Any
 from ...foundation.files import write_atomically
 from ...foundation.text import one_line
 from ...recipes.model import Recipe
-from ..data.rendering import Prepared, prepare
+from ..data.preparing import Prepared, prepare
 from ..plan import Plan
 from ..probe import FINDINGS, STEPS, WARM_STEPS, longest_rows
 from ..runs import outcome

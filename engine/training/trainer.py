@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import errno
 import importlib
+import json
 import os
 import shutil
 import signal
@@ -20,17 +21,20 @@ from pathlib import Path
 from typing import Any
 
 from ...foundation.errors import TunewrightError, explain_os_error
+from ...foundation.files import write_atomically
 from ...recipes.model import LoraMethod, Recipe
 from ..anatomy import read_anatomy
 from ..calibration import outcome_of, record
-from ..data.formats import Conversation, read_conversations
-from ..data.rendering import Prepared, Renderer, Row, prepare
+from ..data.examples import Example
+from ..data.preparing import Prepared, Rows, prepare, read_examples
+from ..data.reading import open_source
+from ..data.rendering import Renderer
 from ..plan import Plan
 from ..runs import outcome
 from ..runs.checkpoint import sweep
 from ..runs.directory import RunDirectory, release_reserve
 from ..runs.events import Eval, EventLog, Measured, Notice, Phase, Sample
-from ..sources import find_data, find_model
+from ..sources import find_model
 
 SAMPLED_PROMPTS = 3
 FULL_DISK_BYTES = 2**20
@@ -74,8 +78,9 @@ def train(run: RunDirectory, log: EventLog, micro_batch: int, checkpoint: Path |
     folder = find_model(recipe.base.model, recipe.base.revision)
 
     log.append(Phase(name="tokenising", detail=recipe.data.source))
-    renderer = Renderer(folder)
+    renderer = Renderer(folder, recipe.data)
     prepared = prepare(recipe, folder)
+    write_split(run, recipe, prepared)
     judged = held_out(recipe, prepared)
 
     log.append(Phase(name="loading", detail=f"{recipe.base.model} with {plan.backend}"))
@@ -95,7 +100,11 @@ def train(run: RunDirectory, log: EventLog, micro_batch: int, checkpoint: Path |
             _append_samples(log, 0, samples)
 
         prompts = [
-            FixedPrompt(shown=each[-2].content, text=renderer.prompt(each[:-1]), reference=each[-1].content)
+            FixedPrompt(
+                shown=each.messages[-2].content,
+                text=renderer.prompt(each.messages[:-1], each.tools),
+                reference=each.messages[-1].content,
+            )
             for each in judged[:SAMPLED_PROMPTS]
         ]
         telemetry = Telemetry(run, log, plan, prompts, generate)
@@ -161,6 +170,7 @@ def build_trainer(
     telemetry: Any,
 ) -> Any:
     """Return TRL's trainer over the rows that our own rendering made."""
+    import pyarrow as pa
     import torch
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
@@ -190,8 +200,13 @@ def build_trainer(
             taken, self.counted = self.counted, 0
             return taken
 
-    def dataset(rows: tuple[Row, ...]) -> Any:
-        return Dataset.from_dict({"input_ids": [r.input_ids for r in rows], "labels": [r.labels for r in rows]})
+    def dataset(rows: Rows) -> Any:
+        offsets = pa.array([0, *rows.ends], pa.int64())
+        columns = {
+            "input_ids": pa.LargeListArray.from_arrays(offsets, pa.array(rows.tokens)),
+            "labels": pa.LargeListArray.from_arrays(offsets, pa.array(rows.labels)),
+        }
+        return Dataset(pa.table(columns))
 
     sweep(run.checkpoints)
     writing = run.checkpoints / f".writing-{os.getpid()}"
@@ -222,13 +237,30 @@ def save_tuned(run: RunDirectory, recipe: Recipe, model: Any, tokenizer: Any) ->
     aside.rename(place)
 
 
-def held_out(recipe: Recipe, prepared: Prepared) -> tuple[Conversation, ...]:
-    """Return the conversations on whose last answer the model is judged, or from which it is sampled."""
-    if recipe.evaluation.source is None:
-        found = prepared.kept_out
-    else:
-        found = read_conversations(find_data(recipe.evaluation.source), limit=recipe.evaluation.rows).require_whole()
-    return tuple(each for each in found if len(each) > 1 and each[-1].role == "assistant")
+def held_out(recipe: Recipe, prepared: Prepared) -> tuple[Example, ...]:
+    """Return the examples on whose last answer the model is judged, or from which it is sampled."""
+    examples = prepared.kept_out
+    if recipe.evaluation.source is not None:
+        data = recipe.data.model_copy(update={"format": "auto", "columns": {}})
+        examples = read_examples(recipe.evaluation.source, data, limit=recipe.evaluation.rows)
+    return tuple(each for each in examples if len(each.messages) > 1 and each.messages[-1].role == "assistant")
+
+
+def write_split(run: RunDirectory, recipe: Recipe, prepared: Prepared) -> None:
+    """Write into the run which rows are trained on and which are kept out, by their numbers among those that are used."""
+    rule = recipe.data.validation
+    split = {
+        "rule": rule.model_dump(mode="json", exclude_none=True),
+        "seed": recipe.training.seed,
+        "data": open_source(recipe.data.source, recipe.data.split).fingerprint(),
+        "training_rows": len(prepared.training),
+        "validation_rows": len(prepared.validation),
+        "cut": prepared.cut,
+        "dropped": prepared.dropped,
+        "faulty": prepared.faulty,
+        "validation": list(prepared.chosen),
+    }
+    write_atomically(run.path / "split.json", json.dumps(split))
 
 
 def learn_from(recipe: Recipe, plan: Plan, folder: Path, measured: dict[str, float]) -> None:
@@ -246,9 +278,9 @@ def learn_from(recipe: Recipe, plan: Plan, folder: Path, measured: dict[str, flo
             record(taken)
 
 
-def _append_samples(log: EventLog, step: int, answers: list[tuple[Conversation, str]]) -> None:
-    for conversation, completion in answers[:SAMPLED_PROMPTS]:
-        prompt, reference = conversation[-2].content, conversation[-1].content
+def _append_samples(log: EventLog, step: int, answers: list[tuple[Example, str]]) -> None:
+    for example, completion in answers[:SAMPLED_PROMPTS]:
+        prompt, reference = example.messages[-2].content, example.messages[-1].content
         log.append(Sample(step=step, prompt=prompt, completion=completion, reference=reference))
 
 

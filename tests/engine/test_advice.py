@@ -322,7 +322,7 @@ def test_says_what_this_version_does_not_train() -> None:
     pairs = advise({"data_kind": "pairs"}, machine(), LLAMA_8B, 5000)
     assert any("supervised tuning only" in note and "DPO" in note for note in pairs.notes)
     text = advise({"goal": "knowledge", "data_kind": "text", "tokens": "billions", "time": "any"}, machine(), LLAMA_8B)
-    assert any("not plain text" in note for note in text.notes)
+    assert any("divide long texts into rows" in note for note in text.notes)
     assert not any("this version" in note.casefold() for note in advise({}, machine(), LLAMA_8B).notes)
 
 
@@ -369,7 +369,7 @@ def test_the_kind_of_data_is_read_off_its_rows(kind: str, tmp_path: Path) -> Non
     file.write_text(f"{line}\n\n{line}\n")
     counted = count_rows(str(file))
     assert (counted.rows, counted.kind) == (2, kind)
-    assert counted.tokens == 2 * (len(line) + 1) // 4
+    assert 0 < counted.tokens <= 2 * (len(line) + 1)
 
 
 def test_the_command_says_all_of_it_without_torch(tmp_path: Path) -> None:
@@ -378,7 +378,7 @@ def test_the_command_says_all_of_it_without_torch(tmp_path: Path) -> None:
     program = (
         "import sys\nfrom tunewright.cli.parser import run\n"
         f"run(['advise', '--json', '--data', {str(file)!r}, '--rate', '2', '--budget', '0.01'])\n"
-        "assert not {'torch', 'transformers', 'textual', 'numpy'} & set(sys.modules), sorted(sys.modules)\n"
+        "assert not {'torch', 'transformers', 'textual', 'tokenizers', 'pyarrow'} & set(sys.modules), sorted(sys.modules)\n"
     )
     ended = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     found = json.loads(ended.stdout)

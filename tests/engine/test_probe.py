@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+import numpy as np
 import pytest
 from tunewright.cli.recipe_argument import change_recipe
 from tunewright.engine.batches import pack
@@ -25,7 +26,8 @@ from tunewright.engine.calibration import (
     record,
 )
 from tunewright.engine.calibration_file import store
-from tunewright.engine.data.rendering import Prepared, Row
+from tunewright.engine.data.measuring import measure_rows
+from tunewright.engine.data.preparing import Prepared, Rows
 from tunewright.engine.machine import GpuDevice, Machine, inspect_machine
 from tunewright.engine.measuring import COPY_SHARE, measure, read_card_rates, unmeasured
 from tunewright.engine.plan import Plan
@@ -62,7 +64,7 @@ def calibrated(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def left(home: Path) -> list[str]:
     """What there is in the data folder beside the registry."""
-    return sorted(path.name for path in home.iterdir() if not path.name.startswith("registry"))
+    return sorted(path.name for path in home.iterdir() if not path.name.startswith(("registry", "cache")))
 
 
 @pytest.mark.slow
@@ -146,7 +148,8 @@ Trainer.train = train_closed
 
 
 def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str) -> None:
-    """Have the probe's child process do something `before`."""
+    """Have the probe's child process do something `before`; the rows were measured before that."""
+    measure_rows(starter())
     script = tmp_path / "python"
     script.write_text(CHILD.format(python=sys.executable, before=before))
     script.chmod(0o755)
@@ -197,8 +200,9 @@ def test_what_does_not_fit_says_what_was_predicted() -> None:
 
 
 def rows(*lengths: int) -> Prepared:
-    made = tuple(Row([1] * length, [1] * length, length) for length in lengths)
-    return Prepared(made, made[:5], (), 0, 0)
+    tokens = np.ones(sum(lengths), np.int32)
+    made = Rows(tokens, tokens == 1, np.cumsum(lengths), np.array(lengths, np.int32))
+    return Prepared(made, made.take(range(min(5, len(lengths)))), (), 0, 0, 0)
 
 
 def test_the_longest_rows_of_one_step_are_taken() -> None:
