@@ -36,6 +36,7 @@ NOUNS: dict[str, Noun] = {
     "cards": Noun("cards", "show which card a model needs, for each method"),
     "cost": Noun("cost", "estimate the time, money and energy of a run for each method"),
     "plan": Noun("plan", "show the fastest plan that fits this machine for a recipe and its data"),
+    "data": Noun("data", "inspect, audit, preview, convert and split data sets"),
     "probe": Noun("probe", "train a few steps on the longest rows, and compare them with the plan's predictions"),
     "train": Noun("train", "start a run from a recipe; it goes on when you log out"),
     "runs": Noun("runs", "list the runs and their states"),

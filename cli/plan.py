@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from ..engine.anatomy import read_anatomy
-from ..engine.data.formats import read_conversations
+from ..engine.data.counting import count_rows
 from ..engine.defaults import default_recipe
 from ..engine.machine import inspect_machine
 from ..engine.plan import Plan, Prediction, Reason
 from ..engine.planner import plan_recipe
-from ..engine.sources import BUILT_IN_MODELS, find_data, find_model
+from ..engine.sources import BUILT_IN_MODELS, find_model
 from ..foundation.errors import TunewrightError
 from ..foundation.home import runs_folder
 from ..recipes.model import Recipe
 from .estimate import memory_text
 from .parser import add_json, print_json
-from .recipe_argument import add_recipe, change_recipe, find_recipe
+from .recipe_argument import absolute_source, add_recipe, change_recipe, find_recipe
 from .table import gib_text, paragraph, render_table, seconds_text
 
 
@@ -59,10 +59,9 @@ def _recipe_for_model(arguments: argparse.Namespace) -> Recipe:
     """Return the default LoRA recipe for a model and the rows in `--data`."""
     if arguments.data is None:
         raise TunewrightError("No data", "A model alone cannot be planned.", "Add --data FILE, a JSONL file of rows.")
-    data = find_data(arguments.data)
-    rows = len(read_conversations(data).require_whole())
+    rows = count_rows(arguments.data).rows
     anatomy = read_anatomy(find_model(arguments.recipe))
-    recipe, _ = default_recipe("lora", arguments.recipe, str(data), rows, anatomy)
+    recipe, _ = default_recipe("lora", arguments.recipe, absolute_source(arguments.data), rows, anatomy)
     return change_recipe(recipe, arguments.changes)
 
 

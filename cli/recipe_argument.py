@@ -16,7 +16,7 @@ from ..recipes.registry import open_registry
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     """Add the recipe and what may be changed in it."""
     parser.add_argument("recipe", metavar="RECIPE", help="a name in the registry, or a TOML file")
-    parser.add_argument("--data", metavar="FILE", help="train on this JSONL file instead of the recipe's data")
+    parser.add_argument("--data", metavar="FILE", help="train on this file, folder or data set instead of the recipe's")
     parser.add_argument("--model", metavar="MODEL", help="start from this model instead of the recipe's")
     parser.add_argument(
         "--set", metavar="KEY=VALUE", action="append", default=[], dest="changes",
@@ -37,10 +37,16 @@ def find_recipe(arguments: argparse.Namespace) -> tuple[str, Recipe]:
     if arguments.data:
         # Held-out rows of the recipe's own data say nothing about other data.
         recipe = recipe.model_copy(update={"evaluation": recipe.evaluation.model_copy(update={"source": None})})
-        changes.append(f"data.source={json.dumps(str(Path(arguments.data).expanduser().absolute()))}")
+        changes.append(f"data.source={json.dumps(absolute_source(arguments.data))}")
     if arguments.model:
         changes.append(f"base.model={json.dumps(arguments.model)}")
     return name, change_recipe(recipe, changes)
+
+
+def absolute_source(source: str) -> str:
+    """Return the name of a data set as a run keeps it: of what is on this disk the whole path."""
+    path = Path(source).expanduser()
+    return str(path.absolute()) if path.exists() or "*" in source or path.is_absolute() else source
 
 
 def change_recipe(recipe: Recipe, changes: list[str]) -> Recipe:
