@@ -90,7 +90,8 @@ class TunewrightApp(App[None]):
 
         for mode in MODES:
             yield SystemCommand(f"{mode.title} ({mode.key})", mode.description, self._mode_switch(mode.name))
-        own = list(keys_of(screen.where)) if isinstance(screen, FramedScreen) else []
+        parts = screen.parts if isinstance(screen, FramedScreen) else ()
+        own = [key for where, _ in parts for key in keys_of(where)]
         for key in (*own, *keys_of("Everywhere")):
             if key.action.startswith("app.mode") or key.action == "app.command_palette" or key.key == "ctrl+q":
                 continue
@@ -101,7 +102,12 @@ class TunewrightApp(App[None]):
 
     def _press(self, action: str, screen: Screen[object]) -> Callable[[], Awaitable[None]]:
         async def run() -> None:
-            await self.run_action(action, default_namespace=screen)
+            from .screens.frame import FramedScreen
+
+            if isinstance(screen, FramedScreen):
+                await screen.perform(action)
+            else:
+                await self.run_action(action, default_namespace=screen)
 
         return run
 

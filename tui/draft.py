@@ -26,6 +26,8 @@ class Draft:
     """The chosen option of every question, by the question's name."""
     model: str = STARTER_MODEL
     source: str = STARTER_DATA
+    data_changes: dict[str, object] = field(default_factory=dict[str, object])
+    """What was chosen in the data step, by the names of the recipe's data section."""
     report: DataReport | None = None
     entry: Entry | None = None
     """The registry's recipe that the wizard was started with."""

@@ -17,6 +17,11 @@ def gib(value: float | None) -> str:
     return f"{value:.2f} GiB" if value < 10 else f"{value:,.1f} GiB"
 
 
+def size(count_bytes: float) -> str:
+    """Return the size of a file: 312 bytes, 425 KiB, 1.20 GiB."""
+    return f"{count_bytes:,.0f} bytes" if count_bytes < 1024 else gib(count_bytes / 2**30)
+
+
 def duration(seconds: float | None) -> str:
     """Return a time span: 0.8 s, 42 s, 3:05, 2 h 05, 3 d 4 h."""
     if seconds is None or not math.isfinite(seconds):

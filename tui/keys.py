@@ -8,7 +8,7 @@ from typing import Literal
 
 from textual.binding import Binding
 
-Where = Literal["Everywhere", "Tune", "Runs", "Monitor", "Chat", "Recipes", "Workbench", "Dialogs"]
+Where = Literal["Everywhere", "Tune", "Data", "Runs", "Monitor", "Chat", "Recipes", "Workbench", "Dialogs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,35 @@ KEYS: tuple[Key, ...] = (
     Key("left,right", "change", "Change", "Change the answer to the question", "Tune", False, display="←→"),
     Key("p", "probe", "Probe", "Before the launch, measure a few real steps", "Tune", False),
     Key("ctrl+n", "restart", "Anew", "Begin the wizard anew", "Tune", False),
+    Key("a", "audit", "Audit", "Audit every row, or stop the audit", "Data"),
+    Key("f", "choose_format", "Format", "Name the format of the rows", "Data"),
+    Key("c", "map_columns", "Columns", "Say which column is what, with the first rows as they are then read", "Data"),
+    Key("o", "choose_options", "Options", "Change what is learned, the template, the validation rows and more", "Data"),
+    Key("n,right", "show_row(1)", "Next row", "Show the next row", "Data", display="n"),
+    Key("p,left", "show_row(-1)", "Row before", "Show the row before", "Data", False, display="p"),
+    Key("v", "show_tokens", "Tokens", "Show the row as tokens, or as text", "Data"),
+    Key("slash", "search_rows", "Search", "Search in the rows; enter again finds the next", "Data"),
+    Key("l", "show_longest", "Longest", "Show the longest row, then the next longest", "Data", False),
+    Key("w", "show_worst", "Worst", "Show the row with the gravest finding, then the next", "Data", False),
+    Key("r", "show_random", "Random", "Show a row at random", "Data", False),
+    Key(
+        "plus,equals_sign",
+        "change_length(1)",
+        "Longer",
+        "Take the next longer maximum length",
+        "Data",
+        False,
+        display="+",
+    ),
+    Key("minus", "change_length(-1)", "Shorter", "Take the next shorter maximum length", "Data", False, display="-"),
+    Key(
+        "x", "mend", "Mend", "Write a new file in which the chosen finding is mended, and go on with it", "Data", False
+    ),
+    Key("d", "leave_out", "Leave out", "Leave out the rows that cannot be read, or refuse them", "Data", False),
+    Key("m", "name_model", "Model", "Name another model", "Data", False),
+    Key("s", "name_source", "Source", "Name other data", "Data", False),
+    Key("tab", "next_part", "Pane", "Go to the next field or pane", "Data", display="tab"),
+    Key("shift+tab", "previous_part", "Pane before", "Go to the field or pane before", "Data", False),
     Key("enter", "open", "Open", "Open the run's monitor", "Runs"),
     Key("s", "stop", "Stop", "Have the run save at its next step and stop", "Runs"),
     Key("r", "resume", "Resume", "Go on from the run's last good checkpoint", "Runs"),
@@ -119,6 +148,7 @@ KEYS: tuple[Key, ...] = (
         )
     ),
     Key("escape", "leave_field", "Leave", "Leave the field", "Workbench", False, display="esc"),
+    Key("enter", "accept", "Accept", "Take what was filled in", "Dialogs", False),
     Key("escape", "close", "Close", "Close the dialog", "Dialogs", display="esc"),
     Key("up", "scroll_text(-1)", "Scroll up", "Scroll the text up", "Dialogs", False, display="↑"),
     Key("down", "scroll_text(1)", "Scroll down", "Scroll the text down", "Dialogs", False, display="↓"),

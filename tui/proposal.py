@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 from ..engine.anatomy import read_anatomy
-from ..engine.data.formats import read_conversations
 from ..engine.defaults import default_recipe
-from ..engine.sources import find_data, find_model
-from ..recipes.model import Recipe
+from ..engine.sources import find_model
+from ..recipes.model import Data, Recipe, validate_section
 from ..recipes.registry import Entry, open_registry
 from .draft import STARTER_DATA, STARTER_MODEL, Draft
+
+USUAL_LENGTH = 2048
+"""The maximum length where nobody chose one and no row is shorter; `default_recipe` has the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +35,46 @@ def propose_recipe(draft: Draft) -> Proposal:
     if entry is None and (draft.model, draft.source) == (STARTER_MODEL, STARTER_DATA):
         with open_registry() as registry:
             entry = registry.get(f"starter-{draft.method or 'lora'}")
+    chosen = {name: "You chose it beside the data." for name in draft.data_changes}
     if entry is not None:
         recipe = entry.recipe.model_copy(
             update={
                 "base": entry.recipe.base.model_copy(update={"model": draft.model}),
-                "data": entry.recipe.data.model_copy(update={"source": draft.source}),
+                "data": _section(entry.recipe.data, draft),
             }
         )
-        return Proposal(recipe, entry, comments(entry.toml))
+        return Proposal(recipe, entry, comments(entry.toml) | chosen)
     report = draft.report
-    rows = report.rows if report else len(read_conversations(find_data(draft.source)).require_whole())
+    rows = report.rows if report and report.rows else _count_rows(draft)
     anatomy = report.anatomy if report and report.anatomy else read_anatomy(find_model(draft.model))
-    whole = report is not None and report.lengths is not None and report.lengths.rows == report.rows
-    lengths = [report.lengths.most] if report is not None and report.lengths is not None and whole else None
+    longest = report.longest if report else None
+    # Without a word of the user's no row is let become longer than the data step's preview and audit showed it.
+    lengths = [min(longest, USUAL_LENGTH)] if longest is not None else None
     method = cast("Literal['full', 'lora', 'qlora']", draft.method or "lora")
     recipe, reasons = default_recipe(method, draft.model, draft.source, rows, anatomy, lengths)
-    return Proposal(recipe, None, {reason.choice: reason.because for reason in reasons})
+    recipe = recipe.model_copy(update={"data": _section(recipe.data, draft)})
+    because = {reason.choice: reason.because for reason in reasons}
+    if longest is not None and longest > recipe.data.max_length:
+        because["max_length"] = f"The longest row has {longest:,} tokens; rows beyond the maximum are cut."
+    return Proposal(recipe, None, because | chosen)
+
+
+def _section(data: Data, draft: Draft) -> Data:
+    """Return the data section `data` for the draft's source, with what was chosen in the data step."""
+    values = data.model_dump(exclude_none=True)
+    if data.source != draft.source:
+        # The shape of a row and the rows kept out belong to the file they were written for.
+        for name in ("format", "columns", "split"):
+            values.pop(name, None)
+        if data.validation.kind == "file" or data.validation.key or data.validation.stratify:
+            values.pop("validation", None)
+    return validate_section(Data, values | draft.data_changes | {"source": draft.source}, "the data step")
+
+
+def _count_rows(draft: Draft) -> int:
+    from ..engine.data.reading import count_rows, open_source
+
+    return count_rows(open_source(draft.source))[0]
 
 
 def comments(toml: str) -> dict[str, str]:

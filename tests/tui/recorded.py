@@ -351,6 +351,19 @@ def make_data(path: Path, rows: int = 40) -> Path:
     return path
 
 
+def make_faulty_data(path: Path) -> Path:
+    """Make a file of conversations with some of everything that goes wrong."""
+    make_data(path)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    turns = [{"role": "user", "content": "Tell me more. " * 30}, {"role": "assistant", "content": "There is no more."}]
+    lines[7] = json.dumps({"messages": turns})
+    lines[11] = lines[10]
+    lines[15] = json.dumps({"messages": [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": ""}]})
+    lines[20:22] = ['{"prompt": "no messages"}', "not JSON"]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
 async def settle(pilot: Pilot[None]) -> None:
     """Wait until every background method has ended and its messages are handled; a followed run never ends."""
     await pilot.pause()

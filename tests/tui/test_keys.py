@@ -7,6 +7,7 @@ from collections import Counter
 from tunewright.tui.app import TunewrightApp
 from tunewright.tui.keys import KEYS, MODES, bindings, key_table
 from tunewright.tui.screens.chat import ChatScreen
+from tunewright.tui.screens.data_step import DataStep
 from tunewright.tui.screens.frame import FramedScreen
 from tunewright.tui.screens.monitor import MonitorScreen
 from tunewright.tui.screens.recipes import RecipesScreen
@@ -27,7 +28,7 @@ def test_no_key_means_two_things_in_one_place() -> None:
 
 
 def test_every_key_has_its_action() -> None:
-    owners = {screen.where: screen for screen in SCREENS}
+    owners: dict[str, type] = {screen.where: screen for screen in SCREENS} | {"Data": DataStep}
     for key in KEYS:
         name = key.action.partition("(")[0]
         if name.startswith("app."):

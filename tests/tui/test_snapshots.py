@@ -20,6 +20,7 @@ from .recorded import (
     QLORA_RECIPE,
     failed_events,
     finished_events,
+    make_faulty_data,
     record_run,
     settle,
     shown,
@@ -39,6 +40,39 @@ def test_wizard(snap_compare: Compare, size: tuple[int, int], steps: int) -> Non
         await settle(pilot)
         for _ in range(steps):
             await pilot.press("enter")
+            await settle(pilot)
+
+    assert snap_compare(TunewrightApp(), terminal_size=size, run_before=walk)
+
+
+@pytest.mark.parametrize(
+    ("size", "keys"),
+    [
+        ((80, 24), ("tab",)),
+        ((80, 24), ("tab", "tab")),
+        ((120, 40), ("l", "v")),
+        ((200, 60), ()),
+        ((80, 24), ("c",)),
+        ((80, 24), ("o",)),
+    ],
+    ids=["findings-80x24", "tokens-80x24", "tokens-of-a-row-120x40", "all-200x60", "columns-80x24", "options-80x24"],
+)
+def test_faulty_data(
+    snap_compare: Compare,
+    size: tuple[int, int],
+    keys: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make_faulty_data(tmp_path / "faulty.jsonl")
+    # A path that is the same on every machine.
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tunewright.engine.sources.BUILT_IN_DATA", {"tunewright/starter-orders": Path("faulty.jsonl")})
+
+    async def walk(pilot: Pilot[None]) -> None:
+        await settle(pilot)
+        for key in ("enter", "enter", *keys):
+            await pilot.press(key)
             await settle(pilot)
 
     assert snap_compare(TunewrightApp(), terminal_size=size, run_before=walk)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from textual import on
 from textual.app import App, ComposeResult, RenderResult
 from textual.content import Content
+from textual.dom import DOMNode
 from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Static
@@ -83,6 +85,21 @@ class FramedScreen(Screen[None]):
     def compose_body(self) -> ComposeResult:
         """Yield what stands between the title line and the key bar."""
         yield Static()
+
+    @property
+    def parts(self) -> tuple[tuple[Where, DOMNode], ...]:
+        """Where keys work here, the screen itself first, and the nodes whose actions they are."""
+        return ((self.where, self),)
+
+    @on(KeyBar.Pressed)
+    async def _press(self, message: KeyBar.Pressed) -> None:
+        await self.perform(message.action)
+
+    async def perform(self, action: str) -> None:
+        """Do what a key does, whichever part of the screen it belongs to."""
+        name = action.partition("(")[0]
+        owner = next((node for _, node in reversed(self.parts) if hasattr(node, f"action_{name}")), self)
+        await self.app.run_action(action, owner)
 
     def show_title(self, *path: str, aside: Content | None = None) -> None:
         """Show where one is and, at the right, what matters now."""

@@ -7,7 +7,7 @@ from textual.content import Content
 from ..keys import KEYS, Where
 from ..widgets.dialog import Dialog
 
-ORDER: tuple[Where, ...] = ("Everywhere", "Tune", "Runs", "Monitor", "Chat", "Recipes", "Workbench", "Dialogs")
+ORDER: tuple[Where, ...] = ("Everywhere", "Tune", "Data", "Runs", "Monitor", "Chat", "Recipes", "Workbench", "Dialogs")
 
 
 class HelpScreen(Dialog[None]):

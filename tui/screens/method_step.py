@@ -75,7 +75,7 @@ class MethodStep(Step):
         report, machine = self.draft.report, self.draft.machine
         if report is None or report.anatomy is None or machine is None:
             return
-        tokens = report.lengths.total * report.rows // report.lengths.rows if report.lengths else None
+        tokens = report.tokens
         key = (report.model, report.source, report.rows, tokens, tuple(sorted(self.draft.answers.items())))
         if key != self._key:
             self._key = key

@@ -62,10 +62,15 @@ class RecipeStep(Step):
 
     def enter(self) -> None:
         self.query_one("#values").focus()
-        key = (self.draft.method, self.draft.model, self.draft.source, self.draft.entry and self.draft.entry.hash)
+        key = self._asked()
         if key != self._key or self.draft.recipe is None:
             self._key = key
             self._propose(key)
+
+    def _asked(self) -> object:
+        """Return what the recipe follows from."""
+        draft = self.draft
+        return draft.method, draft.model, draft.source, draft.entry and draft.entry.hash, dict(draft.data_changes)
 
     @background("recipe")
     def _propose(self, key: object) -> None:
@@ -79,7 +84,7 @@ class RecipeStep(Step):
             return
         recipe = message.proposal.recipe
         self.draft.recipe, self.draft.entry = recipe, message.proposal.entry
-        self._key = (self.draft.method, self.draft.model, self.draft.source, self.draft.entry and self.draft.entry.hash)
+        self._key = self._asked()
         self._reasons = message.proposal.reasons
         self._problems.clear()
         from ..recipe_fields import raw_value

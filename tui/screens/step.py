@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from textual.app import App
 from textual.containers import Vertical
 from textual.message import Message
 
 from ..draft import Draft
+from ..keys import Where
 
 
 @dataclass
@@ -19,6 +22,13 @@ class Step(Vertical):
     """A step fills in its part of the draft; it is told when it is entered."""
 
     name_in_rail = ""
+    where: Where | None = None
+    """The keys that work in this step, beside those of the wizard."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def app(self) -> App[None]: ...
 
     def __init__(self, draft: Draft) -> None:
         super().__init__(classes="step")
@@ -41,6 +51,10 @@ class Step(Vertical):
     def invitation(self) -> str:
         """Return what enter does here, where that is more than going on."""
         return ""
+
+    def back(self) -> bool:
+        """Do what escape means here beside going back; True when that was all that was meant."""
+        return False
 
     def forward(self) -> bool:
         """Do what enter means here beside going on; True when the wizard is to go on to the next step."""

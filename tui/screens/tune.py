@@ -9,11 +9,13 @@ from textual import on
 from textual.app import ComposeResult
 from textual.containers import Container, Vertical
 from textual.content import Content
+from textual.dom import DOMNode
 from textual.widgets import Input, OptionList, Static
 
 from ..background import background
 from ..draft import Draft
-from ..keys import bindings
+from ..keys import Where, bindings
+from ..widgets.key_bar import KeyBar
 from ..widgets.step_rail import StepRail
 from .data_step import DataStep
 from .frame import FramedScreen
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 AHEAD = (
     ".monitor", ".runs", ".recipes", ".workbench", "..proposal", "..data_report", "..worksheet", "...engine.planner",
-    "...engine.runs.launch",
+    "...engine.runs.launch", "...engine.data.child",
 )  # fmt: skip
 STEPS: tuple[type[Step], ...] = (MachineStep, GoalStep, DataStep, MethodStep, RecipeStep, LaunchStep)
 RECIPE_STEP = STEPS.index(RecipeStep)
@@ -72,6 +74,11 @@ class TuneScreen(FramedScreen):
         self.go_to(self.present)
         self._load_ahead()
 
+    @property
+    def parts(self) -> tuple[tuple[Where, DOMNode], ...]:
+        step = self.steps[self.present]
+        return ((self.where, self), (step.where, step)) if step.where else ((self.where, self),)
+
     @background("ahead")
     def _load_ahead(self) -> None:
         """Import what the other modes and later steps need while one reads, so that they open at once."""
@@ -91,6 +98,7 @@ class TuneScreen(FramedScreen):
             step.display = number == index
         self.steps[index].enter()
         self._say("")
+        self.query_one(KeyBar).show_inner(self.steps[index].where)
         self.show_title("Tune", self.steps[index].name_in_rail)
         self._show_rail()
 
@@ -124,6 +132,8 @@ class TuneScreen(FramedScreen):
         self.action_forward()
 
     def action_back(self) -> None:
+        if self.steps[self.present].back():
+            return
         if isinstance(self.focused, Input):
             # Leave the field first, so that the number keys work again.
             self.steps[self.present].enter()
@@ -157,4 +167,5 @@ class TuneScreen(FramedScreen):
         self.draft.method = entry.recipe.method.kind
         self.draft.model, self.draft.source = entry.recipe.base.model, entry.recipe.data.source
         self.draft.recipe, self.draft.plan, self.draft.report = None, None, None
+        self.draft.data_changes = {}
         self.go_to(RECIPE_STEP)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from textual.app import RenderResult
 from textual.content import Content
 from textual.events import Click
+from textual.message import Message
 from textual.widget import Widget
 
 from ..keys import MODES, Key, Where, keys_of
@@ -15,16 +17,31 @@ from ..keys import MODES, Key, Where, keys_of
 class KeyBar(Widget):
     """Shows the modes, the screen's own keys, and then those that work everywhere; a click on one presses it."""
 
+    @dataclass
+    class Pressed(Message):
+        """A key of the bar was clicked."""
+
+        action: str
+
     def __init__(self, where: Where, mode: str | None) -> None:
         super().__init__()
         self.where: Where = where
         self.mode = mode
+        self._inner: Where | None = None
         self._places: list[tuple[int, str]] = []
         """Where each entry ends, in cells, and the action behind it."""
 
+    def show_inner(self, where: Where | None) -> None:
+        """Show the keys of a part of the screen too, after those of the screen."""
+        if where != self._inner:
+            self._inner = where
+            self.refresh()
+
     def render(self) -> RenderResult:
         width = self.size.width
-        keys = [key for key in keys_of(self.where) if key.shown] + [key for key in keys_of("Everywhere") if key.shown]
+        inner = [key for key in keys_of(self._inner) if key.shown] if self._inner else []
+        own = [key for key in keys_of(self.where) if key.shown and all(key.key != each.key for each in inner)]
+        keys = own + inner + [key for key in keys_of("Everywhere") if key.shown]
         all_named = _width(self._modes(True), keys) <= width
         modes = self._modes(all_named)
         # Help is the one key that must stay; the ones before it make room.
@@ -51,10 +68,10 @@ class KeyBar(Widget):
             parts.append((Content.styled(text, "bold $accent" if here else "$muted"), f"app.mode('{mode.name}')"))
         return parts
 
-    async def on_click(self, event: Click) -> None:
+    def on_click(self, event: Click) -> None:
         action = next((action for end, action in self._places if event.x < end), "")
         if action:
-            await self.screen.run_action(action)
+            self.post_message(self.Pressed(action))
 
 
 def _width(modes: Iterable[tuple[Content, str]], keys: Iterable[Key]) -> int:

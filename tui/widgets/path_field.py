@@ -12,12 +12,19 @@ from ...foundation.text import clean
 
 LOOKED_AT = 2000
 """The most entries of a folder that are looked at for one completion."""
+PACKINGS = ("", ".gz", ".zst")
+DATA_FILES = tuple(
+    f".{kind}{packing}"
+    for kind in ("jsonl", "json", "csv", "tsv", "parquet", "arrow", "txt")
+    for packing in (PACKINGS if kind not in ("parquet", "arrow") else ("",))
+)
+"""How the names of files end that can hold data."""
 
 
 class PathSuggester(Suggester):
     """Completes names that are built in, and paths from the file system."""
 
-    def __init__(self, names: tuple[str, ...], suffix: str = "") -> None:
+    def __init__(self, names: tuple[str, ...], suffix: str | tuple[str, ...] = "") -> None:
         super().__init__(use_cache=False, case_sensitive=True)
         self.names = names
         self.suffix = suffix
@@ -32,7 +39,7 @@ class PathSuggester(Suggester):
         return await asyncio.to_thread(complete, value, self.suffix)
 
 
-def complete(value: str, suffix: str) -> str | None:
+def complete(value: str, suffix: str | tuple[str, ...]) -> str | None:
     """Return the first path in alphabetical order that begins with `value`, None when there is none."""
     folder, _, start = value.rpartition("/")
     place = Path(f"{folder}/" if folder or value.startswith("/") else ".").expanduser()
