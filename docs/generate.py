@@ -15,28 +15,41 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
-from tunewright.cli.parser import NOUNS, build_parser
+from tunewright.cli.parser import build_parser
 from tunewright.cli.table import gib_text, percent_text, seconds_text
 from tunewright.engine import activations, flop, gpu_memory, gpu_speed, memory, states
 from tunewright.engine.architectures import FAMILIES
 from tunewright.engine.cards import CARDS
+from tunewright.engine.data.findings import CATALOGUE
+from tunewright.engine.data.formats import FIELDS
 from tunewright.engine.questions import QUESTIONS
 from tunewright.recipes.catalogue import built_in
-from tunewright.recipes.model import FullMethod, LoraMethod, QloraMethod, Recipe, Section, parse_recipe
+from tunewright.recipes.model import FORMATS, FullMethod, LoraMethod, QloraMethod, Recipe, Section, parse_recipe
 from tunewright.tui.keys import key_table
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", ROOT / "docs" / "reference.md", ROOT / "docs" / "predictions.md"]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "docs" / "reference.md",
+    ROOT / "docs" / "predictions.md",
+    ROOT / "docs" / "data.md",
+]
 FIGURES = ROOT / "benchmarks" / "figures.json"
 
 
 def commands() -> str:
-    """Every command's own help."""
-    parser = build_parser()
-    actions = parser._subparsers._group_actions[0].choices  # type: ignore[union-attr]
-    texts = [parser.format_help(), *(actions[noun].format_help() for noun in NOUNS)]  # type: ignore[index]
-    titles = ["tunewright", *(f"tunewright {noun}" for noun in NOUNS)]
-    return "\n\n".join(f"### `{title}`\n\n```\n{text.rstrip()}\n```" for title, text in zip(titles, texts, strict=True))
+    """Every command's own help, and that of its verbs."""
+    return "\n\n".join(
+        f"### `{parser.prog}`\n\n```\n{parser.format_help().rstrip()}\n```" for parser in _parsers(build_parser())
+    )
+
+
+def _parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name in action.choices:
+                yield from _parsers(action.choices[name])
 
 
 def keys() -> str:
@@ -206,7 +219,25 @@ def questions() -> str:
     return "\n".join(rows)
 
 
+def findings() -> str:
+    """What an audit of data can find."""
+    rows = ["| Code | Severity | What it is | What to do | Mended by `--fix` |", "|---|---|---|---|---|"]
+    for code, kind in CATALOGUE.items():
+        rows.append(f"| `{code}` | {kind.severity} | {kind.title} | {kind.remedy} | {kind.fix or ''} |")
+    return "\n".join(rows)
+
+
+def formats() -> str:
+    """The shapes of rows that can be read, with the fields that columns can be named for."""
+    rows = ["| Format | Fields |", "|---|---|"]
+    return "\n".join(
+        [*rows, *(f"| `{name}` | {', '.join(f'`{field}`' for field in FIELDS[name])} |" for name in FORMATS)]
+    )
+
+
 PARTS: dict[str, Callable[[], str]] = {
+    "findings": findings,
+    "formats": formats,
     "accuracy": accuracy,
     "terms": terms,
     "formulas": formulas,
