@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import Any
 
 from ..engine.comparison import CostFigures, Data, compare_cost, hourly_price
-from ..engine.data.counting import count_rows
 from ..engine.estimate import Device, find_device, require_between
 from ..engine.shapes import read_model
 from ..foundation.errors import TunewrightError
@@ -93,7 +92,9 @@ def _rate(text: str | None, device: Device) -> tuple[float | None, str]:
 
 
 def _rows_and_mean(source: str) -> tuple[int, int]:
-    """Return the rows of a JSONL file and about how many tokens one has."""
+    """Return the rows of a data set and about how many tokens one has."""
+    from ..engine.data.counting import count_rows
+
     counted = count_rows(source)
     return counted.rows, max(1, counted.tokens // counted.rows)
 

@@ -291,9 +291,11 @@ def report_text(report: Report) -> str:
                 if number
             )
         )
+        enough = next((each.max_length for each in report.lengths if not each.cut_rows), sys.maxsize)
         rows = [
             (f"{each.max_length:,}", f"{each.cut_rows:,}", f"{each.lost_rows:,}", percent_text(each.kept_tokens_share))
             for each in report.lengths
+            if each.max_length <= enough
         ]
         parts.append(render_table(("MAX LENGTH", "ROWS CUT", "NOTHING LEFT", "TOKENS KEPT"), rows, right=(0, 1, 2, 3)))
     if len(report.languages) > 1:

@@ -262,7 +262,7 @@ class _Answering:
                 from .fixes import write_fixed
 
                 data, target = Data.model_validate(request["data"]), Path(request["target"])
-                return write_fixed(request["source"], data, request["codes"], target, request["model"])
+                return write_fixed(request["source"], data, request["codes"], target, request["model"], self._progress)
             case verb:
                 raise AssertionError(verb)
 

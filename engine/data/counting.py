@@ -28,7 +28,7 @@ class Counted:
 
     rows: int
     tokens: int
-    """Estimated from the bytes of a sample's texts."""
+    """Estimated from the bytes of a sample's texts, or of the file where no row can be read."""
     kind: str | None
     """The answer to `data_kind` that the format gives; None where it gives none."""
 
@@ -44,11 +44,11 @@ def count_rows(source: str, split: str = "train") -> Counted:
         )
     shape = detect(sample).shape
     records = [each for each in sample if isinstance(each, Record)]
-    if shape is None:
-        sizes = [len(repr(each.value).encode()) / BYTES_A_TOKEN for each in records]
-        return Counted(rows, _tokens(sizes, rows), None)
-    examples = [each for record in records if isinstance(each := convert(record, shape), Example)]
-    return Counted(rows, _tokens([_size(each) for each in examples], rows), KINDS.get(shape.format))
+    examples = [each for record in records if shape and isinstance(each := convert(record, shape), Example)]
+    if shape is None or not examples:
+        return Counted(rows, max(1, opened.total_bytes // BYTES_A_TOKEN), None)
+    tokens = round(rows * sum(map(_size, examples)) / len(examples))
+    return Counted(rows, max(1, tokens), KINDS.get(shape.format))
 
 
 def _size(example: Example) -> float:
@@ -57,7 +57,3 @@ def _size(example: Example) -> float:
     return sum(len(text.encode("utf-8", "replace")) for text in texts) / BYTES_A_TOKEN + TURN_TOKENS * len(
         example.messages
     )
-
-
-def _tokens(sizes: list[float], rows: int) -> int:
-    return max(1, round(rows * sum(sizes) / len(sizes))) if sizes else rows

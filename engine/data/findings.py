@@ -117,7 +117,7 @@ CATALOGUE: dict[str, Kind] = {
     "near_duplicates": Kind("hint", "Rows that are nearly the same", "Look at them; templates filled in with few words teach little."),
     "validation_overlap": Kind("warning", "Training rows that are validation rows too",
         "The validation loss would flatter: drop the duplicates, or split by a key (data.validation.key)."),
-    "contamination": Kind("warning", "Rows that stand in an evaluation file", "Drop them: the evaluation would be worth nothing.", "drop rows"),
+    "contamination": Kind("warning", "Rows that stand in an evaluation file", "Drop them: the evaluation would be worth nothing."),
     "few_rows": Kind("hint", "Few rows", "Below 200 rows try a prompt with examples first."),
     "broken_encoding": Kind("warning", "Text that was decoded wrongly (mojibake)", "Mend it, or read the source again as UTF-8.", "mend encoding"),
     "control_characters": Kind("warning", "Control characters or terminal escapes in the text", "Remove them.", "normalise"),

@@ -1,7 +1,7 @@
 """Fixes: what an audit found is mended in a new file; the source stays as it is.
 
 Rows are written in the plain shape that TRL documents, whatever shape they came in: turns as messages, a prompt and its
-answer as lists of turns, judged answers likewise. Columns beside these are not carried over.
+answer as lists of turns, judged answers likewise. Columns that the format does not read stand beside them as they were.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .auditing.measurement import RowMeter
 from .auditing.patterns import LABELS, scan
 from .auditing.similarity import exact_hash
 from .detection import shape_of
-from .examples import Conversation, Example, Fault, Message
+from .examples import Conversation, Example, Fault, Message, Record
 from .findings import CATALOGUE
 from .formats import convert
 from .reading import open_source, read_batches
@@ -67,7 +67,7 @@ def write_fixed(
     needed where a finding is about its template or its tokens.
     """
     for code in codes:
-        if code not in CATALOGUE or CATALOGUE[code].fix is None or code == "contamination":
+        if code not in CATALOGUE or CATALOGUE[code].fix is None:
             raise TunewrightError(
                 "Nothing safe to mend",
                 f"{code!r} is no finding that can be mended by itself.",
@@ -82,6 +82,7 @@ def write_fixed(
         )
     folder = find_model(model) if model else None
     mender = _Mender(codes, data, folder)
+    read_columns = {column for _, column in shape.columns}
     faults: list[Fault] = []
     read = written = 0
     started = told = time.monotonic()
@@ -98,8 +99,9 @@ def write_fixed(
                         faults.append(example)
                     continue
                 mended = mender.mend(example)
-                if mended is not None:
-                    write(plain_row(mended))
+                if mended is not None and isinstance(record, Record):
+                    row = plain_row(mended)
+                    write({**{key: value for key, value in record.value.items() if key not in read_columns}, **row})
                     written += 1
             now = time.monotonic()
             if on_progress is not None and now - told >= PROGRESS_SECONDS:

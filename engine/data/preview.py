@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,8 +15,6 @@ from ...recipes.model import Data
 from .examples import Example, Fault, Place, Record
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
     from .rendering import Renderer, Row
 
 IGNORED = -100
@@ -256,30 +254,39 @@ class Previewer:
 def show(renderer: Renderer, max_length: int, index: int, place: Place, example: Example) -> ShownRow:
     """Return one row with its pieces; what lies behind `max_length` tokens is marked as cut."""
     try:
-        row = renderer.render(example)
+        layout = renderer.lay_out(example)
+        encoding = renderer.encode(layout)
+        row = renderer.label(layout, encoding)
     except TunewrightError as error:
         pieces = tuple(Piece(f"{role}: {text}\n", False, ()) for role, text in turns_of(example, SHOWN_CHARACTERS))
         return ShownRow(index, str(place), 0, 0, 0, pieces, one_line(f"{error.title}: {error.message}", 400))
     kept = min(row.length, max_length)
     trained = sum(label != IGNORED for label in row.labels[:kept])
-    return ShownRow(index, str(place), row.length, kept, trained, tuple(_pieces(renderer.tokenizer, row, max_length)))
+
+    def read(tokens: range) -> str:
+        """Return the text of neighbouring tokens; those of no real vocabulary are read off the text itself."""
+        if renderer.exact:
+            return renderer.tokenizer.decode(row.input_ids[tokens.start : tokens.stop], skip_special_tokens=False)
+        return layout.text[encoding.offsets[tokens.start][0] : encoding.offsets[tokens.stop - 1][1]]
+
+    return ShownRow(index, str(place), row.length, kept, trained, tuple(_pieces(read, row, max_length)))
 
 
-def _pieces(tokenizer: Tokenizer, row: Row, max_length: int) -> Iterator[Piece]:
-    """Decode neighbouring tokens of one kind together, so that characters of several tokens stay whole."""
+def _pieces(read: Callable[[range], str], row: Row, max_length: int) -> Iterator[Piece]:
+    """Read neighbouring tokens of one kind together, so that characters of several tokens stay whole."""
     kinds = [(label != IGNORED, place >= max_length) for place, label in enumerate(row.labels[:SHOWN_TOKENS])]
-    shown = 0
-    for (trained, cut), places in itertools.groupby(range(len(kinds)), key=lambda each: kinds[each]):
-        tokens = [row.input_ids[each] for each in places]
-        text = clean(tokenizer.decode(tokens, skip_special_tokens=False))
-        yield Piece(text[: max(0, SHOWN_CHARACTERS - shown)], trained, tuple(visible(tokenizer, tokens)), cut)
-        shown += len(text)
+    shown = start = 0
+    for (trained, cut), places in itertools.groupby(kinds):
+        end = start + sum(1 for _ in places)
+        text = clean(read(range(start, end)))
+        tokens = tuple(visible(read(range(each, each + 1))) for each in range(start, end))
+        yield Piece(text[: max(0, SHOWN_CHARACTERS - shown)], trained, tokens, cut)
+        shown, start = shown + len(text), end
         if shown >= SHOWN_CHARACTERS:
             return
 
 
-def visible(tokenizer: Tokenizer, tokens: list[int]) -> Iterator[str]:
-    """Yield each token as it can be seen: spaces as ·, line ends as ⏎, tabs as ⇥, parts of a character as ▯."""
-    for token in tokens:
-        text = clean(tokenizer.decode([token], skip_special_tokens=False))
-        yield text.replace(" ", "·").replace("\n", "⏎").replace("\t", "⇥").replace("\ufffd", "▯") or "▯"
+def visible(token: str) -> str:
+    """Return a token as it can be seen: spaces as ·, line ends as ⏎, tabs as ⇥, parts of a character as ▯."""
+    text = clean(token).replace(" ", "·").replace("\n", "⏎").replace("\t", "⇥").replace("\ufffd", "▯")
+    return text or "▯"

@@ -104,8 +104,8 @@ def test_cards_as_text_fit_a_terminal(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_cost_counts_data_epochs_and_money(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data = tmp_path / "rows.jsonl"
-    data.write_text(("x" * 399 + "\n") * 50 + "\n\n")
+    data = tmp_path / "rows.txt"
+    data.write_text(("x" * 400 + "\n") * 50 + "\n\n")
     _, found = ask(capsys, "cost", "1b", "--gpu", "H100", "--data", str(data), "--epochs", "2", "--rate", "7.5")
     assert (found["rows"], found["tokens_a_row"], found["tokens"]) == (50, 100, 50 * 100 * 2)
     for each in found["methods"]:
