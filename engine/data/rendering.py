@@ -394,7 +394,7 @@ _END = "<|im_end|>"
 def _counting_tokenizer() -> Tokenizer:
     """Return a tokenizer whose tokens are about four bytes of text each, and which knows ChatML's two control words."""
     tokenizer = Tokenizer(models.WordLevel({"<unk>": 0}, unk_token="<unk>"))
-    pieces = Regex(r"[\x00-\x7f]{1,4}|[\x{80}-\x{7ff}]{1,2}|[^\x00-\x7f]")
+    pieces = Regex(r"\n|[\x00-\x09\x0b-\x7f]{1,4}|[\x{80}-\x{7ff}]{1,2}|[^\x00-\x7f]")
     tokenizer.pre_tokenizer = pre_tokenizers.Split(pieces, "isolated")  # pyright: ignore[reportAttributeAccessIssue]
     tokenizer.add_special_tokens(  # pyright: ignore[reportUnknownMemberType]
         [AddedToken(word, normalized=False) for word in ("<|im_start|>", _END)]
