@@ -13,7 +13,7 @@ HAS_GPU := $(shell nvidia-smi -L 2>/dev/null | grep -c '^GPU')
 EXTRA   := $(if $(filter-out 0,$(HAS_GPU)),[gpu],)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test test-fast test-gpu lint types contracts check docs snapshots bench bench-report wheel clean
+.PHONY: help install install-dev demo test test-fast test-gpu lint types contracts check docs snapshots bench bench-data bench-report wheel clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -85,6 +85,10 @@ bench: $(STAMPS)/installed-dev  ## print the figures of the README
 
 bench-report: $(STAMPS)/installed-dev  ## print how far the formulas are from what was measured on GPUs
 	$(BIN)/python benchmarks/report.py
+
+bench-data: $(STAMPS)/installed-dev  ## audit a million rows, and 268 files with known failures or none (7 minutes)
+	$(BIN)/python benchmarks/data_corpus.py
+	$(BIN)/python benchmarks/data_audit.py --json | tee benchmarks/data_audit.json
 
 wheel: $(STAMPS)/installed-dev  ## build the wheel
 	$(PIP) wheel -q --no-deps -w dist .

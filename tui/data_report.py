@@ -23,6 +23,8 @@ class DataReport:
     model: str
     data: Data | None = None
     """The recipe's section as it would be trained."""
+    against: tuple[str, ...] = ()
+    """Evaluation files of which no row may stand in the data."""
     inspection: Inspection | None = None
     audit: Report | None = None
     """What the audit found so far; None before its first figures."""

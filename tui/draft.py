@@ -28,6 +28,8 @@ class Draft:
     source: str = STARTER_DATA
     data_changes: dict[str, object] = field(default_factory=dict[str, object])
     """What was chosen in the data step, by the names of the recipe's data section."""
+    against: tuple[str, ...] = ()
+    """Evaluation files of which no row may stand in the data, beside the recipe's own."""
     report: DataReport | None = None
     entry: Entry | None = None
     """The registry's recipe that the wizard was started with."""

@@ -181,6 +181,8 @@ class Previewer:
         self._kept: list[tuple[Place, Example]] = []
         self._stream = self._examples()
         self._ended = False
+        self._far = (0, self._examples())
+        """How many rows were read behind the kept ones, and what follows, so that the next row comes at once."""
 
     def show(self, want: Want) -> ShownRow | None:
         """Return the row that is wanted, or None when there is none."""
@@ -204,7 +206,10 @@ class Previewer:
         if index < KEPT_ROWS:
             self._keep(index + 1)
             return self._kept[index] if index < len(self._kept) else None
-        return next(itertools.islice(self._examples(), index, index + 1), None)
+        read, stream = self._far if self._far[0] <= index else (0, self._examples())
+        row = next(itertools.islice(stream, index - read, None), None)
+        self._far = (index + 1, stream)
+        return row
 
     def _keep(self, rows: int) -> None:
         """Keep `rows` rows from the beginning, fewer where there are not so many."""

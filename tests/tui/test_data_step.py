@@ -284,6 +284,23 @@ async def test_options_reach_the_recipe(runs: Path, orders: Path, fixed_plans: N
         assert (recipe.data.validation.value, recipe.data.validation.key) == (0.2, "city")
 
 
+async def test_rows_of_an_evaluation_file_are_found_in_the_data(runs: Path, orders: Path, tmp_path: Path) -> None:
+    words = (
+        "the tall lighthouse keeper counted seventeen grey herons before breakfast on the windy northern harbour wall"
+    )
+    shared = chat(f"Repeat this sentence: {words}", f"Certainly: {words}, and so on.")
+    with orders.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(shared) + "\n")
+    judged = write_rows(tmp_path / "judged.jsonl", [shared])
+    async with TunewrightApp().run_test(size=LARGE) as pilot:
+        data_step = await open_data(pilot, orders)
+        await press(pilot, "o")
+        pilot.app.screen.query_one("#against", Input).value = str(judged)
+        assert "Rows that stand in an evaluation file" in await press(pilot, "enter")
+        assert data_step.draft.against == (str(judged),)
+        assert "against" not in data_step.draft.data_changes
+
+
 async def test_options_that_cannot_be_are_said_in_the_dialog(runs: Path, orders: Path) -> None:
     async with TunewrightApp().run_test(size=SMALL) as pilot:
         data_step = await open_data(pilot, orders)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ...foundation.text import one_line
 from ..draft import Draft
@@ -110,9 +110,12 @@ class DataChoices(Step):
 
         def take(changes: dict[str, object] | None) -> None:
             if changes:
+                against = changes.pop("against", None)
+                if isinstance(against, tuple):
+                    self.draft.against = cast("tuple[str, ...]", against)
                 self.change(**changes)
 
-        self.app.push_screen(OptionsDialog(report.data, report.inspection.columns), take)
+        self.app.push_screen(OptionsDialog(report.data, report.inspection.columns, self.draft.against), take)
 
     def action_mend(self) -> None:
         from ..widgets.data_dialogs import FileNameDialog, free_name

@@ -161,10 +161,11 @@ class DataWork(Widget):
             report = replace(report, inspection=found)
             if report.anatomy is not None:
                 draft.report = report
-                data = propose_recipe(draft).recipe.data
-            else:
-                data = validate_section(Data, {"source": draft.source, **draft.data_changes}, "the data step")
-            return replace(report, data=data)
+                recipe = propose_recipe(draft).recipe
+                judged = [recipe.evaluation.source] if recipe.evaluation.source else []
+                return replace(report, data=recipe.data, against=tuple(dict.fromkeys((*judged, *draft.against))))
+            data = validate_section(Data, {"source": draft.source, **draft.data_changes}, "the data step")
+            return replace(report, data=data, against=draft.against)
         except TunewrightError as error:
             return replace(report, data_problem=error)
 
@@ -219,7 +220,10 @@ class DataWork(Widget):
                 self.post_message(AuditProgressed(number, progress))
 
         small = report.inspection is not None and report.inspection.total_bytes <= ALONE_BYTES
-        request = AuditRequest(located(report.source), _data(report), _model(report), workers=0 if small else None)
+        against = tuple(map(located, report.against))
+        request = AuditRequest(
+            located(report.source), _data(report), _model(report), against, workers=0 if small else None
+        )
         found: Report | None = None
         problem: TunewrightError | None = None
         try:

@@ -77,12 +77,13 @@ CHOICES = (
 
 
 class OptionsDialog(FormDialog[dict[str, object] | None]):
-    """Shows every option in a line; the answer is what changes in the recipe's data section."""
+    """Shows every option in a line; the answer is what changes in the recipe's data section, and the evaluation files."""
 
-    def __init__(self, data: Data, columns: Sequence[str]) -> None:
+    def __init__(self, data: Data, columns: Sequence[str], against: tuple[str, ...]) -> None:
         super().__init__("How the data is trained", Content.styled("← → change a line, ↑ ↓ go to another.", "$muted"))
         self.data = data
         self.columns = tuple(columns)
+        self.against = against
 
     def compose_form(self) -> Iterator[Widget]:
         data, rule = self.data, self.data.validation
@@ -105,6 +106,8 @@ class OptionsDialog(FormDialog[dict[str, object] | None]):
         nothing = Choice("", "—", "rows are drawn one by one")
         yield ChoiceLine("together by", (nothing, *columns), rule.key or "", id="key")
         yield ChoiceLine("evenly by", (nothing, *columns), rule.stratify or "", id="stratify")
+        judged = Field(", ".join(self.against), "evaluation files that must not be in the data", "against")
+        yield labelled("not in", judged)
 
     def on_mount(self) -> None:
         self._show_lines()
@@ -164,6 +167,9 @@ class OptionsDialog(FormDialog[dict[str, object] | None]):
         changed: dict[str, object] = {
             name: values.get(name) for name in self._values() if values.get(name) != before.get(name)
         }
+        against = tuple(each for each in map(str.strip, self._typed("against").split(",")) if each)
+        if against != self.against:
+            changed["against"] = against
         self.dismiss(changed)
 
 
