@@ -17,12 +17,13 @@ from ...foundation.text import one_line
 from ...recipes.model import Data
 from ..sources import find_model
 from .auditing.checks import Found
+from .auditing.contamination import EvaluationIndex
 from .auditing.contents import divide, hash_texts, row_parts
 from .auditing.examination import Evaluation, Examined, Examiner
 from .auditing.gathering import Gathering, RowFigures
 from .auditing.judging import ModelFacts, OtherRows
 from .auditing.measurement import CODES_OF_ERRORS
-from .auditing.similarity import PERMUTATIONS, EvaluationIndex, exact_hash
+from .auditing.similarity import PERMUTATIONS, exact_hash
 from .detection import Detection, detect, shape_of
 from .examples import Example, Fault, Message
 from .formats import convert

@@ -19,8 +19,8 @@ from ...recipes.model import Data
 from ..sources import find_model
 from .auditing.checks import check, check_text
 from .auditing.contents import row_parts, whole_text
+from .auditing.encodings import mend_encoding
 from .auditing.examination import special_words
-from .auditing.languages import mend_encoding
 from .auditing.measurement import RowMeter
 from .auditing.patterns import LABELS, scan
 from .auditing.similarity import exact_hash

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from ....foundation.text import one_line
 from ....recipes.model import Data
 from ..examples import Conversation, Example, Message
-from .languages import broken_encoding, control_characters
+from .encodings import broken_encoding, control_characters
 from .patterns import Match, scan
 
 Found = tuple[str, str]

@@ -17,10 +17,11 @@ from ..formats import Shape, convert, notes
 from ..reading.batches import Batch, parse_batch
 from ..statistics import NEVER
 from .checks import Found, check, check_text, group_words
+from .contamination import EvaluationIndex
 from .contents import divide, hash_texts, row_parts, whole_text
 from .languages import language_of
 from .measurement import RowMeter
-from .similarity import PERMUTATIONS, EvaluationIndex, exact_hash, sign_batch
+from .similarity import PERMUTATIONS, exact_hash, sign_batch
 
 if TYPE_CHECKING:
     from ..rendering import Renderer

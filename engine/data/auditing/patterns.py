@@ -6,17 +6,23 @@ and placeholders are known, and numbers that could be anything are only reported
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 import re
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import log2
 from typing import Literal
 
 from ....foundation.text import one_line
+from .credentials import (
+    KEYS_WITH_HYPHEN,
+    KEYS_WITH_UNDERSCORE,
+    OTHER_KEYS,
+    find_assignments,
+    find_keys,
+    find_passwords_in_addresses,
+    find_private_keys,
+    find_web_tokens,
+)
+from .personal import find_addresses_of_machines, find_long_numbers, find_mail, find_telephones
 
 SHOWN_CHARACTERS = 4
 
@@ -72,29 +78,29 @@ def scan(text: str) -> tuple[Match, ...]:
     shape = text.encode("ascii", "replace").translate(_SHAPES)
     numbers = b"0" in shape
     if "_" in text:
-        found.extend(_find_keys(text, _KEYS_WITH_UNDERSCORE))
+        found.extend(find_keys(text, KEYS_WITH_UNDERSCORE))
     if "-" in text and "-----BEGIN" in text:
-        found.extend(_find_private_keys(text))
+        found.extend(find_private_keys(text))
     # In nearly every other key, and in most passwords, a digit stands next to a letter.
     if numbers and (b"a0" in shape or b"0a" in shape):
         if "-" in text:
-            found.extend(_find_keys(text, _KEYS_WITH_HYPHEN))
-        found.extend(_find_keys(text, _OTHER_KEYS))
+            found.extend(find_keys(text, KEYS_WITH_HYPHEN))
+        found.extend(find_keys(text, OTHER_KEYS))
         if "J" in text and "eyJ" in text:
-            found.extend(_find_web_tokens(text))
+            found.extend(find_web_tokens(text))
         if "=" in text or ":" in text:
-            found.extend(_find_assignments(text))
+            found.extend(find_assignments(text))
     if "@" in text:
         if "://" in text:
-            found.extend(_find_passwords_in_addresses(text))
-        found.extend(_find_mail(text))
+            found.extend(find_passwords_in_addresses(text))
+        found.extend(find_mail(text))
     if numbers:
         if "+" in text and b"+0" in shape:
-            found.extend(_find_telephones(text))
+            found.extend(find_telephones(text))
         if b"0000" in shape:
-            found.extend(_find_long_numbers(text, shape))
+            found.extend(find_long_numbers(text, shape))
         if b"0.0" in shape and _SHAPE_OF_FOUR.search(shape):
-            found.extend(_find_addresses_of_machines(text))
+            found.extend(find_addresses_of_machines(text))
     return tuple(_resolve(text, found)) if found else ()
 
 
@@ -120,412 +126,6 @@ def _resolve(text: str, found: list[tuple[int, int, str]]) -> Iterator[Match]:
         yield Match(kind, start, end, one_line(text[start : start + shown]) + "…")
 
 
-def _set_of(words: str) -> frozenset[str]:
-    return frozenset(words.split())
-
-
 # Every digit as 0 and every letter as a: the shape of keys and numbers can be searched for as a string.
 _SHAPES = bytes(48 if chr(each).isdigit() else 97 if chr(each).isalpha() else each for each in range(128)) + bytes(128)
 _SHAPE_OF_FOUR = re.compile(rb"0\.0{1,3}\.0{1,3}\.0")
-_SHAPE_OF_ACCOUNT = re.compile(rb"aa00 ?[0a]{4} ?[0a]{4}")
-
-
-# Secrets.
-
-_Keys = tuple[tuple[str, str, re.Pattern[str]], ...]
-
-
-def _keys(*entries: tuple[str, str, str]) -> _Keys:
-    """Return entries of (a string that every such key holds, kind, pattern), which stand alone and not within base64."""
-    return tuple(
-        (needle, kind, re.compile(rf"(?<![A-Za-z0-9_/+.-]){pattern}(?![A-Za-z0-9_/+-])"))
-        for needle, kind, pattern in entries
-    )
-
-
-_KEYS_WITH_UNDERSCORE = _keys(
-    ("hf_", "Hugging Face token", r"hf_[A-Za-z0-9]{34,40}"),
-    ("gh", "GitHub token", r"gh[oprsu]_[A-Za-z0-9]{36,255}"),
-    ("github_pat_", "GitHub token", r"github_pat_[A-Za-z0-9]{22}_[A-Za-z0-9]{59}"),
-    ("k_live_", "Stripe key", r"[rs]k_live_[A-Za-z0-9]{24,200}"),
-)
-_KEYS_WITH_HYPHEN = _keys(
-    ("sk-", "Anthropic key", r"sk-ant-[a-z]{3,5}[0-9]{2}-[A-Za-z0-9_-]{40,200}"),
-    ("sk-", "OpenAI key", r"sk-(?!ant-)(?:(?:proj|svcacct|admin)-)?[A-Za-z0-9_-]{40,200}"),
-    ("glpat-", "GitLab token", r"glpat-[A-Za-z0-9_-]{20,50}"),
-    ("xox", "Slack token", r"xox[abeoprs]-[0-9]{5,}-[A-Za-z0-9-]{10,200}"),
-)
-_OTHER_KEYS = _keys(
-    ("AKIA", "AWS key", r"AKIA[A-Z2-7]{16}"),
-    ("ASIA", "AWS key", r"ASIA[A-Z2-7]{16}"),
-    ("AIza", "Google key", r"AIza[A-Za-z0-9_-]{35}"),
-    (
-        "/services/T",
-        "Slack webhook",
-        r"https://hooks\.slack\.com/services/T[A-Z0-9]{8,}/B[A-Z0-9]{8,}/[A-Za-z0-9]{20,}",
-    ),
-)
-
-
-def _find_keys(text: str, keys: _Keys) -> Iterator[tuple[int, int, str]]:
-    for needle, kind, pattern in keys:
-        if needle in text:
-            for each in pattern.finditer(text):
-                if not _is_placeholder(each.group()) and _entropy(each.group()) >= 3.0:
-                    yield *each.span(), kind
-
-
-_PLACEHOLDERS = re.compile(
-    r"example|x{4}|\*{3}|\.{3}|…|your|dummy|fake|sample|placeholder|redacted|insert|replace|change|test|todo|here"
-    r"|1234|abcd|qwert|passwor|passwd|secret|admin|letmein|welcome|hunter|default|mysql|postgres|guest|none|null"
-    r"|<|>|\{|\}|\$|%|env|getenv|config|input|param|value|string|token|key",
-    re.IGNORECASE,
-)
-_SURE_PLACEHOLDERS = re.compile(
-    r"example|xxxx|\.\.\.|your|dummy|placeholder|redacted|12345678|abcdefgh|(.)\1{5}|(?:0123|1234)5|goes.?here",
-    re.IGNORECASE,
-)
-_LEET = str.maketrans("0134@$5!", "oieaassi")
-
-
-def _is_placeholder(key: str) -> bool:
-    return _SURE_PLACEHOLDERS.search(key) is not None
-
-
-def _entropy(text: str) -> float:
-    """Return Shannon's entropy in bits a character."""
-    size = len(text)
-    return -sum(count / size * log2(count / size) for count in Counter(text).values()) if size else 0.0
-
-
-_PRIVATE_KEY = re.compile(
-    r"-----BEGIN (?P<name>(?:[A-Z]{2,9} ){0,2}PRIVATE KEY(?: BLOCK)?)-----(?P<body>[^-]{64,20000})(?:-----END (?P=name)-----)?"
-)
-_KEY_LINE = re.compile(r"[A-Za-z0-9+/=]{48,}")
-
-
-def _find_private_keys(text: str) -> Iterator[tuple[int, int, str]]:
-    for each in _PRIVATE_KEY.finditer(text):
-        body = each["body"].replace("\\n", "\n")
-        if _KEY_LINE.search(body) and not _is_placeholder(body) and _entropy(body) >= 4.0:
-            yield *each.span(), "private key"
-
-
-_WEB_TOKEN = re.compile(
-    r"(?<![A-Za-z0-9_/+.-])(eyJ[A-Za-z0-9_-]{10,2000})\.(eyJ[A-Za-z0-9_-]{10,4000})\.[A-Za-z0-9_-]{20,1000}"
-)
-
-
-def _find_web_tokens(text: str) -> Iterator[tuple[int, int, str]]:
-    for each in _WEB_TOKEN.finditer(text):
-        try:
-            header, claims = (
-                json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))) for part in each.groups()
-            )
-        except (ValueError, binascii.Error, RecursionError):
-            continue
-        # The subject of the token that every explanation shows.
-        if "alg" in header and claims.get("sub") != "1234567890" and claims.get("name") != "John Doe":
-            yield *each.span(), "JSON web token"
-
-
-# The ends of the words before the value, which are searched for as strings, and the words with what may stand before.
-_ASSIGNED = (b"key", b"secret", b"token", b"password", b"passwd", b"passphrase")
-_ASSIGNED_WORD = re.compile(
-    r"(?<![a-z])(?:(?P<password>pass(?:word|wd|phrase))|secret"
-    r"|(?:api|secret|access|auth|client|private|account|master|encryption|signing)[_\- ]?(?:access[_\- ]?)?(?:key|secret|token))\Z",
-    re.IGNORECASE,
-)
-_ASSIGNED_VALUE = re.compile(
-    r"""["']?\s{0,3}(?:=>|:=|=|:)\s{0,3}(?P<quote>["'`]?)(?P<value>[^\s"'`,;<>(){}\[\]|\\]{8,200})(?P<after>.?)"""
-)
-_NAME = re.compile(
-    r"[A-Za-z_]\w*(?:(?:\.|->|::|/)\w+)+|[a-z]+(?:[_-][a-z0-9]+)+|[A-Z]+(?:_[A-Z0-9]+)+|[a-z]+(?:[A-Z][a-z]+)+\d?|[A-Z]?[a-z]+\d{0,4}|[\d.,:/-]+"
-)
-_HEXADECIMAL = re.compile(r"[0-9a-f]+|[0-9A-F]+")
-
-
-def _find_assignments(text: str) -> Iterator[tuple[int, int, str]]:
-    lower = text.encode("ascii", "replace").lower()
-    for word in _ASSIGNED:
-        at = lower.find(word)
-        while at >= 0:
-            end = at + len(word)
-            if lower[end : end + 1] in _AFTER_WORD and (given := _ASSIGNED_VALUE.match(text, end)):
-                yield from _judge_assignment(text, end, given)
-            at = lower.find(word, end)
-
-
-_AFTER_WORD = frozenset((b" ", b'"', b"'", b":", b"="))
-
-
-def _judge_assignment(text: str, end: int, given: re.Match[str]) -> Iterator[tuple[int, int, str]]:
-    named = _ASSIGNED_WORD.search(text[max(0, end - 32) : end])
-    # What is called or looked up is code, not a value.
-    if not named or given["after"] in ("(", "[", "{", "<"):
-        return
-    value, start = given["value"], given.start("value")
-    if not given["quote"]:
-        value = value.rstrip(".:!?")
-    if named["password"]:
-        if len(value) >= 8 and _is_password(value):
-            yield start, start + len(value), "password"
-    elif len(value) >= 16 and _is_random(value):
-        yield start, start + len(value), "API key"
-
-
-def _is_password(value: str) -> bool:
-    """Tell whether it looks chosen by somebody rather than like a name, a word or an example."""
-    if (
-        len(value) > 64
-        or _NAME.fullmatch(value)
-        or _PLACEHOLDERS.search(value)
-        or _PLACEHOLDERS.search(value.translate(_LEET))
-    ):
-        return False
-    kinds = sum(
-        (any(map(str.isdigit, value)), any(map(str.islower, value)), any(map(str.isupper, value)), not value.isalnum())
-    )
-    return value.isascii() and kinds >= 3 and _entropy(value) >= 2.75 and "://" not in value
-
-
-def _is_random(value: str) -> bool:
-    if _NAME.fullmatch(value) or _PLACEHOLDERS.search(value) or not value.isascii() or "://" in value:
-        return False
-    if not any(map(str.isdigit, value)) or not any(map(str.isalpha, value)):
-        return False
-    return _entropy(value) >= (3.0 if _HEXADECIMAL.fullmatch(value) else 3.5)
-
-
-_ADDRESS_WITH_PASSWORD = re.compile(
-    r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{1,20}://([^\s/:@<>\"'`]{0,64}):([^\s/:,@<>\"'`]{6,100})@([A-Za-z0-9.-]{3,200})"
-)
-_EXAMPLE_HOST = re.compile(
-    r"(?:.*\.)?(?:example(?:\.\w+)?|localhost|test|invalid|local|host|hostname|server|domain\.com)", re.IGNORECASE
-)
-
-
-def _find_passwords_in_addresses(text: str) -> Iterator[tuple[int, int, str]]:
-    for each in _ADDRESS_WITH_PASSWORD.finditer(text):
-        user, password, host = each.groups()
-        if password != user and not _EXAMPLE_HOST.fullmatch(host) and (_is_password(password) or _is_random(password)):
-            yield *each.span(2), "password"
-
-
-# Personal data.
-
-_BEFORE_AT = re.compile(r"[A-Za-z0-9._%+-]{1,64}\Z")
-_AFTER_AT = re.compile(
-    r"@((?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,6}([A-Za-z]{2,18}))(?![A-Za-z0-9@-]|\.[A-Za-z0-9])"
-)
-_NOBODYS_NAME = re.compile(
-    r"(?:no|do.?not).?reply.*|(?:user|name|your|my|some|e?mail|address|foo|bar|test|example|sample|demo|abc|xyz|info|support|contact"
-    r"|sales|hello|help|office|admin|root|git|hr|jobs|press|privacy|security|webmaster|postmaster|abuse|billing|service|team|news"
-    r"|marketing|someone|somebody|first|last|john|jane|alice|bob|customer|client|recipient|sender|to|from|me|you)"
-    r"(?:[._-]?(?:user|name|me|one|e?mail|address|here|doe|smith|last|first|service|account|\d{1,3}))*",
-    re.IGNORECASE,
-)
-_NOBODYS_DOMAIN = re.compile(
-    r"(?:.*\.)?(?:example|invalid|test|local|localhost|internal|lan)|(?:.*\.)?example\.[a-z.]+"
-    r"|(?:.*\.)?(?:(?:your|my|some|the|our)?-?(?:domain|company|email|mail|site|website|business|organi[sz]ation|server|provider|host)"
-    r"|acme|foo|bar|test|abc|xyz|sample|demo|noreply\.github|users\.noreply\.github|contoso|fabrikam)\.[a-z]{2,4}",
-    re.IGNORECASE,
-)
-_FILE_ENDINGS = _set_of(
-    "png jpg jpeg gif svg webp ico bmp pdf js ts css html htm py json yaml yml toml md txt tar gz zip so exe service "
-    "timer latest"
-)
-
-
-def _find_mail(text: str) -> Iterator[tuple[int, int, str]]:
-    at = text.find("@")
-    while at >= 0:
-        after = _AFTER_AT.match(text, at)
-        before = _BEFORE_AT.search(text[max(0, at - 65) : at]) if after else None
-        if after and before:
-            name = before.group().lstrip("._%+-")
-            start = at - len(name)
-            previous = text[start - 1] if start else " "
-            # What stands within a web address belongs to that, and names of people do not begin with a slash or a second @.
-            token = text[max(0, start - 200) : start].rsplit(None, 1)
-            within = bool(token) and not text[start - 1 : start].isspace() and "://" in token[-1]
-            if (
-                len(name) >= 2
-                and previous not in "@/=\\"
-                and not within
-                and not name.endswith(".")
-                and ".." not in name
-                and after[2].lower() not in _FILE_ENDINGS
-                and not _NOBODYS_NAME.fullmatch(name)
-                and not _NOBODYS_DOMAIN.fullmatch(after[1])
-                # Long names of digits and letters are numbers of messages.
-                and not (len(name) >= 24 and sum(map(str.isdigit, name)) >= 4)
-            ):
-                yield start, after.end(), "e-mail address"
-        at = text.find("@", at + 1)
-
-
-_TELEPHONE = re.compile(
-    r"(?<![\w+=*^/.,)\]-])\+(?:1|7|20|2[1-69]\d|27|3[0-469]|3[578]\d|4[013-9]|42\d|5[1-8]|5[09]\d|6[0-6]|6[789]\d|8[1246]|8[0578]\d|9[0-58]|9[679]\d)"
-    r"(?P<rest>(?:[ .\-]?(?:\(\d{1,5}\)|\d{1,5})){2,6})(?![\w]|[.,]\d|[ ]?[+*/=^%])",
-    re.ASCII,
-)
-_TELEPHONE_WORD = re.compile(
-    r"tel|phone|call|mobil|cell|fax|whatsapp|signal|sms|contact|number|dial|reach|text|ruf|nummer|móvil|numéro|celular|телефон|电话|電話",
-    re.IGNORECASE,
-)
-
-
-def _find_telephones(text: str) -> Iterator[tuple[int, int, str]]:
-    for each in _TELEPHONE.finditer(text):
-        number = each.group()
-        digits = re.sub(r"\D", "", number)
-        groups = re.findall(r"\d+", each["rest"])
-        before = text[max(0, each.start() - 40) : each.start()]
-        if not 9 <= len(digits) <= 15 or len(set(digits)) < 4 or before.rstrip()[-1:].isdigit():
-            continue
-        # Numbers that count upwards, and the exchange 555 of films and examples.
-        if _COUNTING.search(digits) or (
-            digits[0] == "1" and (len(digits) != 11 or digits[4:7] == "555" or digits[1:4] == "555")
-        ):
-            continue
-        written_so = len(groups) >= 2 and len(groups[-1]) >= 2 and bool(re.search(r"[ .\-()]", each["rest"]))
-        if written_so or _TELEPHONE_WORD.search(before):
-            yield each.start(), each.end(), "telephone number"
-
-
-_COUNTING = re.compile(r"01234|12345|23456|34567|45678|56789|98765|87654|76543|65432|(\d)\1{4}")
-_CARD = re.compile(
-    r"(?<![\w.,/+=-])(?<!\d )(?:\d{4}([ -])\d{4}\1\d{4}\1\d{4}|3[47]\d\d([ -])\d{6}\2\d{5}|\d{15,16})(?![\w/+=-]|[.,]\d|[ ]\d)",
-    re.ASCII,
-)
-_CARD_PREFIX = re.compile(r"4|5[1-5]|2(?:22[1-9]|2[3-9]|[3-6]|7[01]|720)|3[47]|6011|65")
-_CARD_WORD = re.compile(
-    r"card|visa|master|amex|american express|credit|debit|karte|tarjeta|carte|cartão|карт", re.IGNORECASE
-)
-_EXAMPLE_CARDS = _set_of(
-    "4111111111111111 4242424242424242 4012888888881881 4000056655665556 4000000000000002 4222222222222 "
-    "5555555555554444 5105105105105100 5200828282828210 2223003122003222 378282246310005 371449635398431 "
-    "378734493671000 6011111111111117 6011000990139424 4532015112830366 4539578763621486 4916338506082832 "
-    "5425233430109903 2222420000001113 4263982640269299 4917484589897107 4001919257537193 4007702835532454 "
-    "374245455400126 6011000991300009 4012001037141112 4485275742308327"
-)
-_SOCIAL_SECURITY = re.compile(r"(?<![\w.,/+=-])(?!000|666|9)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\w/+=-])", re.ASCII)
-_SOCIAL_SECURITY_WORD = re.compile(r"\bssn?\b|social security", re.IGNORECASE)
-_EXAMPLE_SOCIAL_SECURITY = frozenset(
-    {"078-05-1120", "219-09-9999", "123-45-6789", "111-22-3333", "111-11-1111", "457-55-5462"}
-)
-_BANK_ACCOUNT = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![A-Za-z0-9])")
-_BANK_ACCOUNT_LENGTHS = {
-    "AD": 24, "AE": 23, "AL": 28, "AT": 20, "AZ": 28, "BA": 20, "BE": 16, "BG": 22, "BH": 22, "BR": 29, "BY": 28, "CH": 21, "CR": 22,
-    "CY": 28, "CZ": 24, "DE": 22, "DK": 18, "DO": 28, "EE": 20, "EG": 29, "ES": 24, "FI": 18, "FO": 18, "FR": 27, "GB": 22, "GE": 22,
-    "GI": 23, "GL": 18, "GR": 27, "GT": 28, "HR": 21, "HU": 28, "IE": 22, "IL": 23, "IQ": 23, "IS": 26, "IT": 27, "JO": 30, "KW": 30,
-    "KZ": 20, "LB": 28, "LI": 21, "LT": 20, "LU": 20, "LV": 21, "MC": 27, "MD": 24, "ME": 22, "MK": 19, "MR": 27, "MT": 31, "MU": 30,
-    "NL": 18, "NO": 15, "PK": 24, "PL": 28, "PS": 29, "PT": 25, "QA": 29, "RO": 24, "RS": 22, "SA": 24, "SE": 24, "SI": 19, "SK": 24,
-    "SM": 27, "TN": 24, "TR": 26, "UA": 29, "VA": 22, "VG": 24, "XK": 20,
-}  # fmt: skip
-_EXAMPLE_BANK_ACCOUNTS = _set_of(
-    "DE89370400440532013000 DE91100000000123456789 GB29NWBK60161331926819 GB82WEST12345698765432 "
-    "GB33BUKB20201555555555 FR1420041010050500013M02606 FR7630006000011234567890189 NL91ABNA0417164300 "
-    "CH9300762011623852957 ES9121000418450200051332 IT60X0542811101000000123456 BE68539007547034 AT611904300234573201 "
-    "PL61109010140000071219812874 SE4550000000058398257466 NO9386011117947 FI2112345600000785 DK5000400440116243 "
-    "IE29AIBK93115212345678 PT50000201231234567890154 DE75512108001245126199 GR1601101250000000012300695 "
-    "LU280019400644750000"
-)
-
-
-def _find_long_numbers(text: str, shape: bytes) -> Iterator[tuple[int, int, str]]:
-    """Find cards, bank accounts and social security numbers, each only where the shape of the text has one."""
-    if (
-        b"0000 0000 0000 0000" in shape
-        or b"0000-0000-0000-0000" in shape
-        or b"0" * 15 in shape
-        or b" 000000 00000" in shape
-    ):
-        for each in _CARD.finditer(text):
-            digits = each.group().replace(" ", "").replace("-", "")
-            if (
-                _CARD_PREFIX.match(digits)
-                and (len(digits) == 15) == (digits[0] == "3")
-                and digits not in _EXAMPLE_CARDS
-                and len(set(digits)) >= 5
-                and _passes_luhn(digits)
-                # Sixteen digits without a break may be any number: one in a hundred would pass so far.
-                and (digits != each.group() or _is_beside(_CARD_WORD, text, each.start(), each.end()))
-            ):
-                yield *each.span(), "card number"
-    if _SHAPE_OF_ACCOUNT.search(shape):
-        for each in _BANK_ACCOUNT.finditer(text):
-            account = each.group().replace(" ", "")
-            length = _BANK_ACCOUNT_LENGTHS.get(account[:2], 0)
-            # A word in capitals may follow, so the account is cut to the length of its country.
-            end = each.start()
-            for _ in range(min(length, len(account))):
-                end += 2 if text[end] == " " else 1
-            account = account[:length]
-            whole = not text[end : end + 1].isalnum()
-            if whole and len(account) == length and account not in _EXAMPLE_BANK_ACCOUNTS and _passes_mod_97(account):
-                yield each.start(), end, "bank account"
-    if b"000-00-0000" in shape:
-        for each in _SOCIAL_SECURITY.finditer(text):
-            if each.group() not in _EXAMPLE_SOCIAL_SECURITY and _is_beside(
-                _SOCIAL_SECURITY_WORD, text, each.start(), each.end()
-            ):
-                yield *each.span(), "social security number"
-
-
-def _is_beside(word: re.Pattern[str], text: str, start: int, end: int, reach: int = 60) -> bool:
-    return word.search(text[max(0, start - reach) : end + reach // 2]) is not None
-
-
-def _passes_luhn(digits: str) -> bool:
-    """Tell whether the last digit is right, as ISO/IEC 7812 computes it."""
-    doubled = (sum(divmod(2 * int(each), 10)) for each in digits[-2::-2])
-    return (sum(map(int, digits[-1::-2])) + sum(doubled)) % 10 == 0
-
-
-def _passes_mod_97(account: str) -> bool:
-    """Tell whether the two digits after the country are right, as ISO 13616 computes them."""
-    return int("".join(str(int(each, 36)) for each in account[4:] + account[:4])) % 97 == 1
-
-
-_FOUR_NUMBERS = re.compile(r"(?<![\w.+-])(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})(?![\w/-]|\.\w)", re.ASCII)
-_VERSION_WORD = re.compile(
-    r"(?:version|release|build|firmware|driver|update|upgrade|patch|chapter|section|clause|§|oid|rev|[a-z]+[=<>~!]=|/|\bv\.?)[\s:(]*\Z",
-    re.IGNORECASE,
-)
-_KNOWN_MACHINES = _set_of(
-    "8.8.8.8 8.8.4.4 1.1.1.1 1.0.0.1 9.9.9.9 149.112.112.112 208.67.222.222 208.67.220.220 4.2.2.2 1.2.3.4 4.3.2.1 "
-    "5.6.7.8 12.34.56.78 123.45.67.89 11.22.33.44 123.123.123.123 93.184.216.34 169.254.169.254"
-)
-
-
-def _find_addresses_of_machines(text: str) -> Iterator[tuple[int, int, str]]:
-    for each in _FOUR_NUMBERS.finditer(text):
-        numbers = tuple(map(int, each.groups()))
-        if (
-            not any(len(part) > 1 and part[0] == "0" for part in each.groups())
-            and max(numbers) <= 255
-            and _is_public(numbers)
-            # Numbers of versions and chapters are small.
-            and sum(number >= 20 for number in numbers) >= 2
-            and each.group() not in _KNOWN_MACHINES
-            and not _VERSION_WORD.search(text[max(0, each.start() - 24) : each.start()])
-        ):
-            yield *each.span(), "IP address"
-
-
-def _is_public(numbers: tuple[int, ...]) -> bool:
-    """Tell whether an address is of the internet, and not private, reserved or set aside for documentation."""
-    first, second, third, last = numbers
-    return not (
-        first in (0, 10, 127)
-        or first >= 224
-        or (first == 100 and 64 <= second < 128)
-        or (first == 169 and second == 254)
-        or (first == 172 and 16 <= second < 32)
-        or (first == 192 and (second == 168 or (second, third) in ((0, 0), (0, 2), (88, 99))))
-        or (first == 198 and (second in (18, 19) or (second, third) == (51, 100)))
-        or (first, second, third) == (203, 0, 113)
-        or last == 0
-    )

@@ -1,4 +1,4 @@
-"""Which rows are the same, nearly the same, or stand in an evaluation: hashes, MinHash signatures and n-grams.
+"""Which rows are the same or nearly the same: hashes and MinHash signatures.
 
 The words of many rows are hashed in a few passes over their bytes together, for a million rows take their time here.
 """
@@ -19,10 +19,6 @@ ENOUGH_EQUAL = 28
 SHINGLE_WORDS = 3
 NGRAM_WORDS = 13
 """What GPT-3 and Llama count as text taken from an evaluation (Brown and others, 2020, appendix C)."""
-SHORT_NGRAM_WORDS = 8
-"""The same for evaluation texts of fewer words; shorter ones than this are in every data set by chance."""
-MOST_OWNERS = 10
-"""An n-gram of more evaluation texts than this is a set phrase of the evaluation, and says nothing."""
 
 _NEIGHBOURS = 8
 """So many rows behind it in a sorted band is each row compared with."""
@@ -30,8 +26,6 @@ _PAIRS_AT_ONCE = 1 << 16
 _BLOCK_BYTES = 1 << 16
 _LONGEST_BYTES = 1 << 18
 """Of longer texts the signature sees the beginning."""
-_PIECE_CHARACTERS = 50_000
-_PIECE_OVERLAP = 500
 
 Hashes = NDArray[np.uint64]
 Signatures = NDArray[np.uint32]
@@ -115,7 +109,7 @@ def _fold_white_space(text: str) -> bytes:
 # Words.
 
 
-def _hash_words(rows: Sequence[bytes]) -> tuple[Hashes, Indexes]:
+def hash_words(rows: Sequence[bytes]) -> tuple[Hashes, Indexes]:
     """Return a hash of every word of all rows, and where each row's words begin in them, with the end of the last."""
     joined = b"".join([b" " + row for row in rows]).translate(_FOLD) + b"  "
     row_starts = np.zeros(len(rows) + 1, np.int64)
@@ -146,12 +140,13 @@ def _hash_words(rows: Sequence[bytes]) -> tuple[Hashes, Indexes]:
     return words, np.searchsorted(starts, row_starts)
 
 
-def _encode(text: str) -> bytes:
+def encode(text: str) -> bytes:
+    """Return the bytes that words are hashed from; text that is not plain ASCII is folded to lower case."""
     # Plain ASCII is folded to lower case with the punctuation, later and for all rows together.
     return text.encode() if text.isascii() else text.lower().encode("utf-8", "surrogatepass")
 
 
-def _combine(words: Hashes, width: int) -> Hashes:
+def combine(words: Hashes, width: int) -> Hashes:
     """Return a hash of every `width` words in a row; the last ones reach beyond the end as if there were nothing."""
     grams = words * _ORDER[0]
     for distance in range(1, min(width, words.size)):
@@ -161,7 +156,7 @@ def _combine(words: Hashes, width: int) -> Hashes:
     return grams
 
 
-def _blocks(rows: Sequence[bytes]) -> Iterator[tuple[int, int]]:
+def blocks(rows: Sequence[bytes]) -> Iterator[tuple[int, int]]:
     """Yield ranges of rows of about 64 KiB, which the processor's cache can hold."""
     start = size = 0
     for index, row in enumerate(rows):
@@ -181,18 +176,18 @@ def sign_batch(texts: Sequence[str]) -> Signatures:
 
     Case, punctuation and white space count for nothing. A text without a word has only ones, and is like no other.
     """
-    rows = [_encode(text)[:_LONGEST_BYTES] for text in texts]
+    rows = [encode(text)[:_LONGEST_BYTES] for text in texts]
     signatures = np.full((len(rows), PERMUTATIONS), _NOTHING, np.uint32)
-    for first, last in _blocks(rows):
+    for first, last in blocks(rows):
         _sign_block(rows[first:last], signatures[first:last])
     return signatures
 
 
 def _sign_block(rows: Sequence[bytes], signatures: Signatures) -> None:
-    words, starts = _hash_words(rows)
+    words, starts = hash_words(rows)
     if not words.size:
         return
-    shingles = _combine(words, SHINGLE_WORDS)
+    shingles = combine(words, SHINGLE_WORDS)
     counts = np.diff(starts)
     filled = np.flatnonzero(counts)
     starts, counts = starts[filled], counts[filled]
@@ -314,106 +309,3 @@ def _join(left: Indexes, right: Indexes, labels: Indexes) -> None:
             if np.array_equal(further, labels):
                 break
             labels[:] = further
-
-
-# Contamination.
-
-
-class EvaluationIndex:
-    """The n-grams of evaluation texts, to tell how much of one of them stands in a training row.
-
-    It is a few arrays: quick to send to a worker process, and about 20 bytes and a bit table for each n-gram.
-    """
-
-    __slots__ = ("_grams", "_owners", "_present", "_totals", "_widths")
-
-    def __init__(self, texts: Sequence[str]) -> None:
-        grams: list[Hashes] = []
-        owners: list[Indexes] = []
-        widths: set[int] = set()
-        count = 0
-        for text in {exact_hash((text,)): text for text in texts}.values():
-            words = _words_of(text)
-            if words.size < SHORT_NGRAM_WORDS:
-                continue
-            width = NGRAM_WORDS if words.size >= NGRAM_WORDS else SHORT_NGRAM_WORDS
-            own = np.unique(_combine(words, width)[: words.size - width + 1])
-            widths.add(width)
-            grams.append(own)
-            owners.append(np.full(own.size, count))
-            count += 1
-        every = np.concatenate(grams) if grams else np.empty(0, np.uint64)
-        owner = np.concatenate(owners) if owners else np.empty(0, np.int64)
-        order = np.argsort(every, kind="stable")
-        every, owner = every[order], owner[order]
-        if every.size:
-            _, where, times = np.unique(every, return_inverse=True, return_counts=True)
-            telling = times[where] <= MOST_OWNERS
-            every, owner = every[telling], owner[telling]
-        self._grams = every
-        self._owners = owner.astype(np.int32)
-        self._totals = np.bincount(owner, minlength=count)
-        self._widths = tuple(sorted(widths))
-        # A table of eight entries or more for each n-gram turns nearly every innocent n-gram away at the first look.
-        size = 1 << min(26, max(16, (every.size * 8).bit_length()))
-        self._present = np.zeros(size, np.bool_)
-        self._present[self._slots(every)] = True
-
-    def __len__(self) -> int:
-        """Return how many different evaluation texts were long enough to be looked for."""
-        return int(self._totals.size)
-
-    def overlap(self, text: str) -> float:
-        """Return the share of n-grams that stand in `text`, of the evaluation text of which most do: 0 to 1."""
-        return self.overlaps((text,))[0]
-
-    def overlaps(self, texts: Sequence[str]) -> list[float]:
-        """Return `overlap` of every text; many together take a fraction of the time."""
-        shares = [0.0] * len(texts)
-        if not self._grams.size:
-            return shares
-        # Long texts are cut into pieces that overlap by more than an n-gram.
-        pieces: list[bytes] = []
-        rows: list[int] = []
-        for index, text in enumerate(texts):
-            for start in range(0, max(1, len(text) - _PIECE_OVERLAP), _PIECE_CHARACTERS):
-                pieces.append(_encode(text[start : start + _PIECE_CHARACTERS + _PIECE_OVERLAP]))
-                rows.append(index)
-        found: dict[int, list[Hashes]] = {}
-        for first, last in _blocks(pieces):
-            words, starts = _hash_words(pieces[first:last])
-            if not words.size:
-                continue
-            ends = np.repeat(starts[1:], np.diff(starts))
-            place = np.arange(words.size)
-            for width in self._widths:
-                grams = _combine(words, width)
-                hits = np.flatnonzero(self._present[self._slots(grams)])
-                hits = hits[place[hits] + width <= ends[hits]]
-                which: list[int] = np.searchsorted(starts, hits, "right").tolist()
-                for hit, row in zip(hits, which, strict=True):
-                    found.setdefault(rows[first + row - 1], []).append(grams[hit : hit + 1])
-        for index, hit in found.items():
-            shares[index] = self._share(np.unique(np.concatenate(hit)))
-        return shares
-
-    def _slots(self, grams: Hashes) -> Indexes:
-        return (grams & np.uint64(self._present.size - 1)).astype(np.int64)
-
-    def _share(self, grams: Hashes) -> float:
-        left = np.searchsorted(self._grams, grams, "left")
-        right = np.searchsorted(self._grams, grams, "right")
-        owners = [self._owners[a:b] for a, b in zip(left.tolist(), right.tolist(), strict=True) if b > a]
-        if not owners:
-            return 0.0
-        which, counts = np.unique(np.concatenate(owners), return_counts=True)
-        return float((counts / self._totals[which]).max())
-
-
-def _words_of(text: str) -> Hashes:
-    """Return the hashes of all words of a text of any length."""
-    parts = [
-        _hash_words((_encode(text[start : start + _PIECE_CHARACTERS]),))[0]
-        for start in range(0, len(text), _PIECE_CHARACTERS)
-    ]
-    return np.concatenate(parts) if parts else np.empty(0, np.uint64)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from tunewright.engine.data.auditing.languages import broken_encoding, control_characters, language_of, mend_encoding
+from tunewright.engine.data.auditing.encodings import broken_encoding, control_characters, mend_encoding
+from tunewright.engine.data.auditing.languages import language_of
 
 SENTENCES: dict[str, tuple[str, ...]] = {
     "en": (

@@ -9,10 +9,10 @@ import sys
 
 import numpy as np
 import pytest
+from tunewright.engine.data.auditing.contamination import EvaluationIndex
 from tunewright.engine.data.auditing.similarity import (
     ENOUGH_EQUAL,
     PERMUTATIONS,
-    EvaluationIndex,
     exact_hash,
     find_near_duplicates,
     prompt_hash,
