@@ -68,19 +68,7 @@ def find_model(name: str, revision: str | None = None) -> Path:
     return folder
 
 
-def find_data(source: str) -> Path:
-    """Return the file of the data set `source`: built in or local; raises TunewrightError when there is none."""
-    if source in BUILT_IN_DATA:
-        return BUILT_IN_DATA[source]
-    path = Path(source).expanduser()
-    if not path.exists():
-        raise TunewrightError("Data not found", f"{one_line(source, 300)} does not exist.", "Check the path.")
-    if path.is_dir():
-        raise TunewrightError("A folder, not a file", f"{path} is a folder.", "Give the path of a JSONL file in it.")
-    return path
-
-
-def find_data_files(source: str, split: str = "train") -> tuple[Path, ...]:
+def find_data(source: str, split: str = "train") -> tuple[Path, ...]:
     """Return the files of the data set `source`, sorted; raises TunewrightError when there are none to read.
 
     `source` is built in, a file, a folder, a glob, or the name of a data set in the Hub's cache. Of a data set in the

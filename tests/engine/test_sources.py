@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 from tunewright import starter
-from tunewright.engine.sources import find_data, find_data_files, find_model
+from tunewright.engine.sources import find_data, find_model
 from tunewright.foundation.errors import TunewrightError
 
 
 def test_what_is_built_in_is_found() -> None:
     assert find_model("tunewright/starter") == starter.MODEL
-    assert find_data("tunewright/starter-held-out") == starter.HELD_OUT_DATA
+    assert find_data("tunewright/starter-held-out") == (starter.HELD_OUT_DATA,)
 
 
 @pytest.mark.parametrize(
@@ -46,14 +46,12 @@ def test_folders_and_files_in_each_others_place_are_told(tmp_path: Path) -> None
         find_model(str(file))
     with pytest.raises(TunewrightError, match=r"no config\.json"):
         find_model(str(tmp_path))
-    with pytest.raises(TunewrightError, match="A folder, not a file"):
-        find_data(str(tmp_path))
     with pytest.raises(TunewrightError, match="Data not found"):
         find_data(str(tmp_path / "none"))
 
 
 def names(source: object, split: str = "train") -> list[str]:
-    return [path.name for path in find_data_files(str(source), split)]
+    return [path.name for path in find_data(str(source), split)]
 
 
 def lay(folder: Path, *files: str) -> Path:
@@ -84,9 +82,9 @@ def cache(hub: Path, *files: str) -> None:
 
 
 def test_data_that_is_built_in_or_a_file_is_one_file(tmp_path: Path) -> None:
-    assert find_data_files("tunewright/starter-orders") == (starter.TRAINING_DATA,)
+    assert find_data("tunewright/starter-orders") == (starter.TRAINING_DATA,)
     lay(tmp_path, "a.weird")
-    assert find_data_files(str(tmp_path / "a.weird")) == (tmp_path / "a.weird",)
+    assert find_data(str(tmp_path / "a.weird")) == (tmp_path / "a.weird",)
 
 
 def test_a_folder_is_all_data_files_below_it_and_nothing_else(tmp_path: Path) -> None:
@@ -126,9 +124,9 @@ def test_a_glob_is_sorted(tmp_path: Path) -> None:
     assert names(tmp_path / "[ac].*") == ["a.jsonl", "c.csv"]
     assert names(tmp_path / "*.md") == ["notes.md"]
     with pytest.raises(TunewrightError, match="No file matches"):
-        find_data_files(str(tmp_path / "*.parquet"))
+        find_data(str(tmp_path / "*.parquet"))
     with pytest.raises(TunewrightError, match="Not a pattern"):
-        find_data_files(str(tmp_path / "a**"))
+        find_data(str(tmp_path / "a**"))
 
 
 def test_a_file_whose_name_looks_like_a_glob_is_that_file(tmp_path: Path) -> None:
@@ -160,10 +158,10 @@ def test_the_split_of_a_data_set_in_the_cache_is_found(
 
 def test_a_data_set_that_is_not_there_is_explained_with_how_to_fetch_it(hub: Path) -> None:
     with pytest.raises(TunewrightError, match="hf download owner/name --repo-type dataset"):
-        find_data_files("owner/name")
+        find_data("owner/name")
     cache(hub, "README.md")
     with pytest.raises(TunewrightError, match="no file of a kind that is read"):
-        find_data_files("owner/name")
+        find_data("owner/name")
 
 
 @pytest.mark.parametrize(
@@ -171,7 +169,7 @@ def test_a_data_set_that_is_not_there_is_explained_with_how_to_fetch_it(hub: Pat
 )
 def test_data_that_is_not_there_is_explained(hub: Path, name: str) -> None:
     with pytest.raises(TunewrightError) as caught:
-        find_data_files(name)
+        find_data(name)
     assert "\x1b" not in str(caught.value) and "\0" not in str(caught.value)
 
 
@@ -179,6 +177,6 @@ def test_pipes_and_devices_are_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jsonl")
     for name in ("/dev/zero", "/dev/null", str(tmp_path / "pipe.jsonl")):
         with pytest.raises(TunewrightError, match="pipe or a device"):
-            find_data_files(name)
+            find_data(name)
     lay(tmp_path, "a.jsonl")
     assert names(tmp_path) == names(tmp_path / "*.jsonl") == ["a.jsonl"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ...sources import find_data_files
+from ...sources import find_data
 from ..examples import Fault, Record
 from .batches import FILE_CODES, LONGEST_ROW_BYTES, Batch, parse_batch
 from .files import Source, empty_fault, read_file, size_of
@@ -29,7 +29,7 @@ def open_source(source: str, split: str = "train") -> Source:
 
     `source` is a file, a folder, a glob, the name of a data set in the Hub's cache, or of a built-in one.
     """
-    files = find_data_files(source, split)
+    files = find_data(source, split)
     return Source(source, files, sum(file.stat().st_size for file in files))
 
 
