@@ -51,7 +51,7 @@ class DataStep(DataChoices):
         super().__init__(draft)
         self._number = 0
         """Counts the questions, so that answers to older ones are passed over."""
-        self._asked: tuple[str, str, dict[str, object]] | None = None
+        self._asked: tuple[str, str, dict[str, object], tuple[str, ...]] | None = None
         self._inspection: Inspection | None = None
         """What the shape of the present source is known to be."""
         self._audit = AuditState()
@@ -116,7 +116,7 @@ class DataStep(DataChoices):
         if self._asked is not None and source != self._asked[1]:
             for name in OF_THE_FILE:
                 draft.data_changes.pop(name, None)
-        asked = (model, source, dict(draft.data_changes))
+        asked = (model, source, dict(draft.data_changes), draft.against)
         if asked == self._asked:
             return
         before, self._asked = self._asked, asked
