@@ -5,8 +5,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 STAMPS := .make
-# Tests train small models: one thread each is fastest, and two workers use two cores.
-WORKERS ?= 2
+# Tests train small models in one thread each, and wait for children: three workers keep two cores busy.
+WORKERS ?= 3
 export TOKENIZERS_PARALLELISM = false
 
 HAS_GPU := $(shell nvidia-smi -L 2>/dev/null | grep -c '^GPU')
@@ -54,10 +54,10 @@ demo: $(STAMPS)/installed  ## set up, then tune the built-in model on this machi
 	@$(BIN)/tunewright demo
 
 test: $(STAMPS)/installed-dev  ## run the whole test suite (no GPU needed)
-	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup -m "not gpu and not hub"
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "not gpu and not hub"
 
 test-fast: $(STAMPS)/installed-dev  ## run the tests that train nothing
-	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup -m "not gpu and not hub and not slow"
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "not gpu and not hub and not slow"
 
 test-gpu: $(STAMPS)/installed-dev  ## run the tests that need an NVIDIA GPU
 	$(BIN)/python -m pytest -q -m gpu

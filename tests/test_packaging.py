@@ -13,7 +13,8 @@ SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
 def test_every_package_on_disk_is_listed() -> None:
-    rooms = [path.parent for path in ROOT.glob("[a-z]*/**/__init__.py") if "build" not in path.parts]
+    inits = (path.relative_to(ROOT) for path in ROOT.glob("[a-z]*/**/__init__.py"))
+    rooms = [ROOT / path.parent for path in inits if path.parts[0] not in ("build", "tests")]
     found = {"tunewright", *(".".join(("tunewright", *room.relative_to(ROOT).parts)) for room in rooms)}
     assert found == set(SETTINGS["tool"]["setuptools"]["packages"])
 
@@ -32,6 +33,7 @@ def test_the_files_that_are_read_at_run_time_are_there() -> None:
     package = files("tunewright")
     assert package.joinpath("registry.db.sql").is_file()
     assert package.joinpath("starter", "model", "model.safetensors").is_file()
+    assert package.joinpath("engine", "data", "templates", "named", "chatml.jinja").is_file()
     assert len(built_in()) >= 3
 
 

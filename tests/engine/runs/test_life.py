@@ -92,7 +92,6 @@ def uninterrupted(method: str) -> tuple[list[tuple[int, str, str, str]], str]:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.xdist_group("life")
 def test_a_stopped_run_resumes_as_the_same_run(method: str) -> None:
     run = start(method)
     wait(run, at_step(5))
@@ -108,7 +107,6 @@ def test_a_stopped_run_resumes_as_the_same_run(method: str) -> None:
     assert (losses(run), weights(run)) == uninterrupted(method)
 
 
-@pytest.mark.xdist_group("life")
 def test_a_killed_trainer_is_told_and_the_run_resumes_as_the_same_run() -> None:
     run = start("lora")
     wait(run, at_step(7))
@@ -126,7 +124,6 @@ def test_a_killed_trainer_is_told_and_the_run_resumes_as_the_same_run() -> None:
     assert (losses(run), weights(run)) == uninterrupted("lora")
 
 
-@pytest.mark.xdist_group("life")
 def test_a_killed_supervisor_leaves_no_trainer_behind_and_the_run_resumes() -> None:
     run = start("lora")
     wait(run, at_step(2))
@@ -144,7 +141,6 @@ def test_a_killed_supervisor_leaves_no_trainer_behind_and_the_run_resumes() -> N
 
 
 @pytest.mark.parametrize("how", ["terminal closed", "interface killed"])
-@pytest.mark.xdist_group("life")
 def test_a_run_does_not_notice_that_its_terminal_is_gone(how: str, home: Path) -> None:
     """The command runs in a terminal of its own, as behind SSH; then the line drops, or it gets SIGKILL."""
     master, slave = pty.openpty()
@@ -172,7 +168,6 @@ def test_a_run_does_not_notice_that_its_terminal_is_gone(how: str, home: Path) -
     assert read_history(run).step == STEPS
 
 
-@pytest.mark.xdist_group("life")
 def test_a_refusal_is_told_with_its_remedy_and_the_run_fails(tmp_path: Path) -> None:
     data = tmp_path / "orders.jsonl"
     data.write_bytes(TRAINING_DATA.read_bytes())
@@ -213,7 +208,6 @@ def can_mount() -> bool:
 
 
 @pytest.mark.skipif(not can_mount(), reason="needs a file system of its own (unshare -rm, mount)")
-@pytest.mark.xdist_group("life")
 def test_a_disk_that_fills_while_saving_stops_the_run_with_a_clear_word(tmp_path: Path) -> None:
     """A checkpoint of the full method takes 35 MB here, and the disk has 18."""
     command = ["unshare", "-rm", sys.executable, "-c", SMALL_DISK, str(tmp_path)]
