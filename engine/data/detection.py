@@ -12,6 +12,7 @@ from ...foundation.text import one_line
 from ...recipes.model import Data, FormatName
 from .examples import Example, Fault, Record
 from .formats import convert
+from .reading.batches import FILE_CODES
 from .shapes.fields import (
     BINARY,
     FIELDS,
@@ -167,7 +168,8 @@ def _allowed(mapped: Mapping[str, str]) -> tuple[FormatName, ...]:
 def _sort(records: Sequence[Record | Fault], mapped: Mapping[str, str], allowed: Sequence[FormatName]) -> _Sample:
     """Read what each row holds, and match every kind of row once."""
     rows = [record for record in records if isinstance(record, Record)]
-    sample = _Sample(rows, len(records) - len(rows), [], Counter(), {})
+    unreadable = sum(1 for each in records if isinstance(each, Fault) and each.code not in FILE_CODES)
+    sample = _Sample(rows, unreadable, [], Counter(), {})
     for record in rows:
         cells = cells_of(record.value, mapped)
         signature: Signature = tuple(cells.items())

@@ -65,12 +65,14 @@ class Place:
     """Where a row stands in the data."""
 
     number: int
-    """The line of a text file, or the row of a table or list, counted from 1."""
+    """The line of a text file, or the row of a table or list, counted from 1; 0 for the file as a whole."""
     unit: Literal["line", "row"] = "line"
     file: str = ""
     """The file's name, where the data has more than one."""
 
     def __str__(self) -> str:
+        if not self.number:  # it is about the file as a whole
+            return self.file or "the file"
         return f"{self.file} {self.unit} {self.number}".lstrip()
 
 

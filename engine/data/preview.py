@@ -13,6 +13,7 @@ from ...foundation.errors import TunewrightError
 from ...foundation.text import clean, one_line
 from ...recipes.model import Data
 from .examples import Example, Fault, Place, Record
+from .findings import CATALOGUE
 
 if TYPE_CHECKING:
     from .rendering import Renderer, Row
@@ -116,7 +117,7 @@ def inspect(source: str, data: Data) -> Inspection:
     sample = sample_records(opened, SAMPLED_ROWS)
     found = detect(sample, data.format, data.columns)
     rows, exact = count_rows(opened)
-    faults = [each for each in sample if isinstance(each, Fault)]
+    faults = [each for each in sample if isinstance(each, Fault) and CATALOGUE[each.code].severity != "hint"]
     samples: list[SampleRow] = []
     if found.shape is not None:
         for each in sample:

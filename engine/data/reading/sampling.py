@@ -77,9 +77,9 @@ def _sample_file(path: Path, name: str, rows: int, deadline: float) -> list[Reco
         if head <= 0 or time.perf_counter() > deadline:
             break
     for nth, start in enumerate(places):
-        if time.perf_counter() > deadline:
-            break
-        found += _sample_at(path, name, start, rows // 2 // len(places), is_last=nth == len(places) - 1)
+        is_last = nth == len(places) - 1
+        if is_last or time.perf_counter() <= deadline:  # the end is looked at in any case: it takes no time
+            found += _sample_at(path, name, start, rows // 2 // len(places), is_last)
     return found
 
 
@@ -90,7 +90,7 @@ def _seekable_lines(path: Path) -> list[int]:
         return []
     try:
         with Stream(path) as stream:
-            is_plain = not stream.compression and stream.encoding == "utf-8" and b"\n" in stream.head
+            is_plain = not stream.compression and stream.encoding == "utf-8"
             if not is_plain or sniff(stream.head, path.name)[0] != "lines":
                 return []
     except OSError:

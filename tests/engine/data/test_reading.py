@@ -377,7 +377,7 @@ def test_other_encodings_are_read_and_told(tmp_path: Path, encoding: str, mark: 
     path = write(tmp_path / f"a.{'csv' if kind == 'table' else 'json'}", ("\ufeff" * mark + text).encode(encoding))
     expected = [{"prompt": "你好 🙂", "completion": "“ja”"}] * 30 if kind == "table" else ROWS
     assert kept(path) == expected
-    assert codes(path) == ([] if encoding == "utf-8" else [("utf16", "line 0")])
+    assert codes(path) == ([] if encoding == "utf-8" else [("utf16", "the file")])
 
 
 def test_half_a_character_at_the_end_of_utf16_is_named(tmp_path: Path) -> None:
@@ -762,3 +762,12 @@ def test_a_limit_stops_the_reading(tmp_path: Path) -> None:
 
 def test_codes_of_files_are_in_the_catalogue() -> None:
     assert set(CATALOGUE) >= FILE_CODES
+
+
+def test_rows_behind_an_endless_first_line_are_sampled(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    with path.open("wb") as file:
+        file.write(b"x" * (96 * 2**20) + b"\n")
+        file.writelines(b'{"text": "row %d"}\n' % number for number in range(50))
+    sample = sample_records(open_source(str(path)), seconds=0.01)
+    assert sum(isinstance(each, Record) for each in sample) == 50
