@@ -54,10 +54,10 @@ demo: $(STAMPS)/installed  ## set up, then tune the built-in model on this machi
 	@$(BIN)/tunewright demo
 
 test: $(STAMPS)/installed-dev  ## run the whole test suite (no GPU needed)
-	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "not gpu and not hub"
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not gpu and not hub"
 
 test-fast: $(STAMPS)/installed-dev  ## run the tests that train nothing
-	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "not gpu and not hub and not slow"
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not gpu and not hub and not slow"
 
 test-gpu: $(STAMPS)/installed-dev  ## run the tests that need an NVIDIA GPU
 	$(BIN)/python -m pytest -q -m gpu
