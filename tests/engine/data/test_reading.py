@@ -480,7 +480,7 @@ def test_a_truncated_table_gives_what_is_readable(tmp_path: Path, save: Callable
     write(path, path.read_bytes()[: path.stat().st_size * 2 // 3])
     found = kept(path)
     assert found == TABLE[: len(found)]
-    assert codes(path) == [("truncated_file", f"row {len(found)}")]
+    assert codes(path) == [("truncated_file", f"row {len(found)}" if found else "the file")]
     assert found or save is _parquet
 
 
