@@ -123,7 +123,7 @@ def _unreadable_files() -> Iterator[Case]:
     yield Case("blank lines only", _bytes("data.jsonl", lambda: b"\n  \n\r\n\t\n" * 20), codes_in("empty_file"))
     yield Case("an empty JSON array", _bytes("data.json", lambda: b"[]\n"), codes_in("empty_file"))
     yield Case("a CSV of a header only", _bytes("data.csv", lambda: b"instruction,output\n"), codes_in("empty_file"))
-    yield Case("an empty gzip", _bytes("data.jsonl.gz", lambda: gzip.compress(b"")), codes_in("empty_file"))
+    yield Case("an empty gzip", _bytes("data.jsonl.gz", lambda: gzip.compress(b"", mtime=0)), codes_in("empty_file"))
     yield plant("a Parquet file without rows", "empty_file", "alpaca", container="parquet", spoil=_no_rows)
     yield plant("measurements in CSV", "unknown_format", "text", _measure, "csv")
     yield plant("measurements in JSON lines", "unknown_format", "text", _measure)
