@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,15 +26,14 @@ from .auditing.similarity import PERMUTATIONS, exact_hash
 from .detection import Detection, detect, shape_of
 from .examples import Example, Fault, Message
 from .formats import convert
-from .reading import Source, open_source, read_batches, read_records, sample_records
+from .reading import open_source, read_batches, read_records, sample_records
 from .reading.batches import Batch
 from .rendering import Renderer
 from .statistics import AuditRequest, Progress, Report
-from .workers import ROWS_AT_ONCE, Cancelled, Workers
+from .workers import ROWS_AT_ONCE, Cancelled, Workers, count_workers
 
 __all__ = ["AuditRequest", "Report", "RowFigures", "audit", "audit_rows"]
 
-MOST_WORKERS = 16
 PROGRESS_SECONDS = 0.3
 SNAPSHOT_SECONDS = 1.0
 SNAPSHOT_SHARE = 0.05
@@ -43,8 +41,6 @@ SNAPSHOT_SHARE = 0.05
 MOST_EVALUATION_TEXTS = 1_000_000
 FEWEST_PROMPT_WORDS = 4
 """Shorter prompts are the same by chance."""
-BYTES_A_WORKER = 2**18
-"""Less than this is not worth a process more."""
 
 OnProgress = Callable[[Progress], None]
 Cancel = Callable[[], bool]
@@ -78,7 +74,9 @@ def audit_rows(
         return cancelled()
 
     complete = False
-    with Workers(_count_workers(request, source), setting.examine, ask) as workers:
+    with Workers(
+        count_workers(source.total_bytes) if request.workers is None else request.workers, setting.examine, ask
+    ) as workers:
         try:
             for batch, answers in workers.examine(read_batches(source)):
                 gathering.add(batch, answers)
@@ -246,11 +244,3 @@ def _texts_in(value: Any) -> Iterator[str]:
         inner = cast("dict[str, Any]", value).values() if isinstance(value, dict) else cast("list[Any]", value)
         for each in inner:
             yield from _texts_in(each)
-
-
-def _count_workers(request: AuditRequest, source: Source) -> int:
-    """Return how many processes are worth starting."""
-    if request.workers is not None:
-        return request.workers
-    processors = len(os.sched_getaffinity(0))
-    return max(1, min(processors, MOST_WORKERS, source.total_bytes // BYTES_A_WORKER + 1))

@@ -8,6 +8,8 @@ from typing import Any, Literal
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
 Kind = Literal["conversation", "text", "preference", "kto"]
+IGNORED = -100
+"""The label of a token on which no loss is taken (torch.nn.CrossEntropyLoss)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,12 +22,12 @@ from .auditing.contents import row_parts, whole_text
 from .auditing.encodings import mend_encoding
 from .auditing.examination import special_words
 from .auditing.measurement import RowMeter
-from .auditing.patterns import LABELS, scan
+from .auditing.patterns import redact
 from .auditing.similarity import exact_hash
-from .detection import shape_of
 from .examples import Conversation, Example, Fault, Message, Record
 from .findings import CATALOGUE
 from .formats import convert
+from .preparing import require_shape
 from .reading import open_source, read_batches
 from .reading.batches import parse_batch
 from .rendering import Renderer
@@ -44,13 +44,6 @@ _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
 _BEGIN_WORDS = ("<s>", "<bos>", "<|begin_of_text|>", "<|startoftext|>")
 
 Mend = Callable[[Example], Example]
-
-
-def write_converted(
-    source: str, data: Data, target: Path, on_progress: Callable[[Progress], None] | None = None
-) -> FixReport:
-    """Write every row of `source` that can be read to the new file `target`, as JSONL; raises TunewrightError."""
-    return write_fixed(source, data, (), target, None, on_progress)
 
 
 def write_fixed(
@@ -74,12 +67,7 @@ def write_fixed(
                 "Mend these rows by hand, in their source.",
             )
     opened = open_source(source, data.split)
-    detection = shape_of(opened, data)
-    shape = detection.shape
-    if shape is None:
-        raise TunewrightError(
-            "The format was not recognised", " ".join(detection.evidence), "Name it and its columns (data.format)."
-        )
+    shape = require_shape(opened, data)
     folder = find_model(model) if model else None
     mender = _Mender(codes, data, folder)
     read_columns = {column for _, column in shape.columns}
@@ -130,8 +118,8 @@ class _Mender:
             "bos_doubled": lambda example: remove_begin(example, begins),
             "roles_out_of_order": merge_turns,
             "no_last_answer": cut_after_last_answer,
-            "secrets": lambda example: change_texts(example, lambda text: redact_found(text, "secrets")),
-            "personal_data": lambda example: change_texts(example, lambda text: redact_found(text, "personal_data")),
+            "secrets": lambda example: change_texts(example, lambda text: redact(text, "secrets")),
+            "personal_data": lambda example: change_texts(example, lambda text: redact(text, "personal_data")),
         }
         self._mends = {code: mend for code, mend in mends.items() if code in codes}
 
@@ -184,17 +172,6 @@ def _change_value(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, list):
         return [_change_value(each, change) for each in cast("list[Any]", value)]
     return value
-
-
-def redact_found(text: str, code: str) -> str:
-    """Return `text` with the name of its kind, such as [EMAIL], in the place of everything that is of the finding `code`."""
-    parts: list[str] = []
-    end = 0
-    for each in scan(text):
-        if each.code == code:
-            parts += (text[end : each.start], f"[{LABELS[each.kind]}]")
-            end = each.end
-    return "".join((*parts, text[end:]))
 
 
 def remove_controls(text: str) -> str:

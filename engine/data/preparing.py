@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,19 +16,16 @@ from ...foundation.text import one_line
 from ...recipes.model import Data, Recipe
 from ..sources import find_model
 from .detection import shape_of
-from .examples import Example, Fault, Record
+from .examples import IGNORED, Example, Fault, Record
 from .formats import Shape, convert
-from .reading import Batch, Source, open_source, parse_batch, read_batches, read_records
-from .rendering import IGNORED, Renderer, Row
+from .reading import HARMLESS_CODES, Batch, Source, open_source, parse_batch, read_batches, read_records
+from .rendering import Renderer, Row
 from .splits import choose_share, choose_validation, value_of
-from .workers import Lost, Workers
+from .workers import Lost, Workers, count_workers
 
 SHOWN_FAULTS = 5
-HARMLESS = frozenset({"utf16"})
-"""What is said of a file that could be read all the same."""
 PARALLEL_BYTES = 4 * 2**20
 """Smaller files are rendered in this process: it takes no longer than to start others."""
-MOST_WORKERS = 16
 KEPT_EXAMPLES = 5_000
 """So many examples are kept beside their rows: enough to sample from, however large the data is."""
 
@@ -203,7 +199,7 @@ def read_examples(source: str, data: Data, limit: int | None = None) -> tuple[Ex
         example = record if isinstance(record, Fault) else convert(record, shape)
         if isinstance(example, Example):
             found.examples.append(example)
-        elif example.code not in HARMLESS:
+        elif example.code not in HARMLESS_CODES:
             found.note(example)
     _require(source, data, found, len(found.examples))
     return tuple(found.examples)
@@ -221,7 +217,7 @@ def _render(source: str, data: Data, renderer: Renderer, column: str | None = No
         return _render_batch(batch, shape, data, renderer, column)
 
     found = _Rendered()
-    number = min(os.cpu_count() or 1, MOST_WORKERS) if opened.total_bytes > PARALLEL_BYTES else 0
+    number = count_workers(opened.total_bytes) if opened.total_bytes > PARALLEL_BYTES else 0
     with Workers(number, render, lambda: False) as workers:
         for _, parts in workers.examine(read_batches(opened)):
             for part in parts:
@@ -245,7 +241,7 @@ def _render_batch(batch: Batch, shape: Shape, data: Data, renderer: Renderer, co
     """Return the rows of one batch; it runs in a worker."""
     found = _Rendered()
     for fault in batch.faults:
-        if fault.code not in HARMLESS:
+        if fault.code not in HARMLESS_CODES:
             found.note(fault)
     for record in parse_batch(batch):
         example = record if isinstance(record, Fault) else convert(record, shape)
@@ -278,7 +274,7 @@ def require_shape(opened: Source, data: Data) -> Shape:
     found = shape_of(opened, data)
     if found.shape is None:
         raise TunewrightError(
-            "Format not recognised",
+            "The format was not recognised",
             f"{one_line(opened.name, 300)}: {' '.join(found.evidence)}",
             "Name the format in data.format, and columns that have other names in data.columns.",
         )

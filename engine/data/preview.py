@@ -12,14 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from ...foundation.errors import TunewrightError
 from ...foundation.text import clean, one_line
 from ...recipes.model import Data
-from .examples import Example, Fault, Place, Record
-from .findings import CATALOGUE
+from .examples import IGNORED, Example, Fault, Place, Record
 
 if TYPE_CHECKING:
     from .rendering import Renderer, Row
 
-IGNORED = -100
-"""The label of a token on which no loss is taken."""
 KEPT_ROWS = 5_000
 """So many rows from the beginning are kept once they were read; the longest and worst are looked for among them."""
 SHOWN_CHARACTERS = 40_000
@@ -111,13 +108,13 @@ def inspect(source: str, data: Data) -> Inspection:
     """Return what `source` is, under the format and columns that `data` fixes; raises TunewrightError."""
     from .detection import detect
     from .formats import FIELDS, convert
-    from .reading import count_rows, open_source, sample_records
+    from .reading import HARMLESS_CODES, count_rows, open_source, sample_records
 
     opened = open_source(source, data.split)
     sample = sample_records(opened, SAMPLED_ROWS)
     found = detect(sample, data.format, data.columns)
     rows, exact = count_rows(opened)
-    faults = [each for each in sample if isinstance(each, Fault) and CATALOGUE[each.code].severity != "hint"]
+    faults = [each for each in sample if isinstance(each, Fault) and each.code not in HARMLESS_CODES]
     samples: list[SampleRow] = []
     if found.shape is not None:
         for each in sample:

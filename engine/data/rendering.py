@@ -15,7 +15,7 @@ from tokenizers import AddedToken, Encoding, Regex, Tokenizer, models, pre_token
 from ...foundation.errors import TunewrightError
 from ...foundation.text import one_line
 from ...recipes.model import Data
-from .examples import Conversation, Example, Message
+from .examples import IGNORED, Conversation, Example, Message
 from .masks import TurnFinder
 from .masks.learning import Learned, choose_turns, count_prompt_turns, find_learned, find_turns, take_away
 from .masks.skeletons import join_spans
@@ -30,9 +30,6 @@ from .templates import (
 from .templates.adapting import drop_thinking, inline_thinking, set_system
 from .templates.facts import TemplateFacts, TemplateTrial
 from .templates.sandbox import Stretch
-
-IGNORED = -100
-"""The label of a token on which no loss is taken (torch.nn.CrossEntropyLoss)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,9 @@ from .reading.batches import Batch
 
 ADDRESS_SPACE_BYTES = 4 * 2**30
 """The most that a worker may map beside what it inherits."""
+MOST_WORKERS = 16
+BYTES_A_WORKER = 2**18
+"""Less than this is not worth a process more."""
 POLL_SECONDS = 0.05
 """How often it is asked whether the work is cancelled."""
 ROWS_AT_ONCE = 128
@@ -33,6 +36,11 @@ class Lost:
 
     place: Place
     problem: str
+
+
+def count_workers(total_bytes: int) -> int:
+    """Return how many processes are worth starting for data of this size: at least one, at most one a processor."""
+    return min(len(os.sched_getaffinity(0)), MOST_WORKERS, total_bytes // BYTES_A_WORKER + 1)
 
 
 class Cancelled(Exception):

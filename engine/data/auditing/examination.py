@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 GRAVITY = {"hint": 1, "warning": 2, "error": 3}
 CONTAMINATED_SHARE = 0.5
 """A row is taken for contaminated when it holds this share of the n-grams of one evaluation text."""
-NO_PROMPT = 0
-"""Stands for the hash of a prompt where there is none, and of an answer likewise."""
 
 
 @dataclass(frozen=True, slots=True)

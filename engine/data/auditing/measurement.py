@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from ....foundation.errors import TunewrightError
 from ....recipes.model import Data
-from ..examples import Example
-from ..rendering import IGNORED, Layout, Renderer, tokens_within
+from ..examples import IGNORED, Example
+from ..rendering import Layout, Renderer, tokens_within
 from .byte_tokens import ByteTokens, Span, Tokens
 from .checks import Found, check_ids, check_rendered
 

@@ -104,13 +104,14 @@ def scan(text: str) -> tuple[Match, ...]:
     return tuple(_resolve(text, found)) if found else ()
 
 
-def redact(text: str) -> str:
-    """Return `text` with the name of its kind, such as [EMAIL], in the place of everything that `scan` finds."""
+def redact(text: str, code: Literal["secrets", "personal_data"] | None = None) -> str:
+    """Return `text` with the name of its kind, such as [EMAIL], in the place of what `scan` finds, all or of one `code`."""
     parts: list[str] = []
     end = 0
     for each in scan(text):
-        parts += (text[end : each.start], f"[{LABELS[each.kind]}]")
-        end = each.end
+        if code in (None, each.code):
+            parts += (text[end : each.start], f"[{LABELS[each.kind]}]")
+            end = each.end
     return "".join((*parts, text[end:])) if parts else text
 
 

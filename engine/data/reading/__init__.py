@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 from ...sources import find_data
 from ..examples import Fault, Record
-from .batches import FILE_CODES, LONGEST_ROW_BYTES, Batch, parse_batch
+from .batches import FILE_CODES, HARMLESS_CODES, LONGEST_ROW_BYTES, Batch, parse_batch
 from .files import Source, empty_fault, read_file, size_of
 from .sampling import count_rows, sample_records
 
 __all__ = [
     "FILE_CODES",
+    "HARMLESS_CODES",
     "LONGEST_ROW_BYTES",
     "Batch",
     "Source",
@@ -42,7 +43,7 @@ def read_batches(source: Source) -> Iterator[Batch]:
     has_rows = has_faults = False
     for file, name in zip(source.files, source.place_names, strict=True):
         for batch in read_file(file, name, read_before):
-            has_faults = has_faults or any(fault.code != "utf16" for fault in batch.faults)
+            has_faults = has_faults or any(fault.code not in HARMLESS_CODES for fault in batch.faults)
             has_rows = has_rows or _has_rows(batch)
             yield batch
         read_before += size_of(file)

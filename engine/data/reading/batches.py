@@ -17,6 +17,8 @@ DEEPEST = 64
 """So many lists and objects may stand in each other; what walks through a row by recursion is safe with that."""
 FILE_CODES = frozenset({"empty_file", "unknown_format", "truncated_file", "file_changed", "utf16"})
 """The codes of faults that concern a file rather than a row."""
+HARMLESS_CODES = frozenset({"utf16"})
+"""Of these, what is said of a file that could be read all the same."""
 
 Unit = Literal["line", "row"]
 _read_value = json.JSONDecoder().raw_decode

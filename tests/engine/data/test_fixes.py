@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tunewright.engine.data.audit import audit
 from tunewright.engine.data.findings import CATALOGUE
-from tunewright.engine.data.fixes import write_converted, write_fixed
+from tunewright.engine.data.fixes import write_fixed
 from tunewright.engine.data.statistics import AuditRequest
 from tunewright.foundation.errors import TunewrightError
 from tunewright.recipes.model import Data
@@ -175,7 +175,7 @@ def test_a_file_that_is_there_is_never_overwritten(tmp_path: Path) -> None:
     for path in (target, source):
         before = path.read_bytes()
         with pytest.raises(TunewrightError, match="there already"):
-            write_converted(str(source), Data(source=str(source)), path)
+            write_fixed(str(source), Data(source=str(source)), (), path)
         assert path.read_bytes() == before
     assert sorted(each.name for each in tmp_path.iterdir()) == ["rows.jsonl", "target.jsonl"]
 
@@ -183,7 +183,7 @@ def test_a_file_that_is_there_is_never_overwritten(tmp_path: Path) -> None:
 def test_a_target_may_be_compressed(tmp_path: Path) -> None:
     source = write(tmp_path / "rows.jsonl", GOOD)
     target = tmp_path / "rows.fixed.jsonl.gz"
-    assert write_converted(str(source), Data(source=str(source)), target).rows_written == 5
+    assert write_fixed(str(source), Data(source=str(source)), (), target).rows_written == 5
     assert read(target) == GOOD
 
 
@@ -224,7 +224,7 @@ def test_every_format_is_written_plainly_and_reads_the_same(
 ) -> None:
     source = write(tmp_path / "rows.jsonl", [row])
     target = tmp_path / "plain.jsonl"
-    assert write_converted(str(source), Data(source=str(source)), target).rows_written == 1
+    assert write_fixed(str(source), Data(source=str(source)), (), target).rows_written == 1
     assert read(target) == [plain]
-    write_converted(str(target), Data(source=str(target)), tmp_path / "again.jsonl")
+    write_fixed(str(target), Data(source=str(target)), (), tmp_path / "again.jsonl")
     assert read(tmp_path / "again.jsonl") == [plain]
