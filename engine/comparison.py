@@ -11,8 +11,9 @@ from .anatomy import Anatomy, Targets
 from .cards import card_by_name
 from .cost import money
 from .estimate import Device, Estimate, card_device, estimate, make_setting, make_tuning
+from .plan import Parallelism
 from .prices import Price, read_prices
-from .setting import GIB, Parallelism, Setting, Tuning
+from .setting import GIB, Setting, Tuning
 
 Method = Literal["qlora", "lora", "full"]
 METHODS: tuple[Method, ...] = ("qlora", "lora", "full")

@@ -13,8 +13,8 @@ from .anatomy import Anatomy, Targets
 from .calibration import ThreadRates, default_calibration, read_calibration
 from .cards import Card, card_by_name, find_card
 from .flop import Load
-from .plan import Backend, Precision
-from .setting import Parallelism, Setting, Tuning
+from .plan import Backend, Parallelism, Precision
+from .setting import Setting, Tuning
 
 OPTIMIZERS = ("adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adafactor")
 _OTHER_SPELLINGS = {

@@ -13,6 +13,8 @@ from ..foundation.files import read_text, write_atomically
 Backend = Literal["unsloth", "transformers"]
 Precision = Literal["bf16", "fp16", "fp32"]
 Batching = Literal["padded", "packed", "padding-free"]
+Checkpointing = Literal["off", "on", "offloaded"]
+Parallelism = Literal["one", "ddp", "fsdp2"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ class Plan:
     """Rows in one forward pass on one device."""
     accumulation: int
     """Forward passes in one optimizer step; micro_batch x accumulation x GPUs is the recipe's global batch."""
-    gradient_checkpointing: Literal["off", "on", "offloaded"]
+    gradient_checkpointing: Checkpointing
     batching: Batching
     attention: str
     threads: int
@@ -102,14 +104,25 @@ class Plan:
     """Whether Liger's fused operations stand in for transformers' own."""
     optimizer_placement: Literal["device", "paged"] = "device"
     """Whether the optimizer's states may be paged to the host."""
-    gpus: int = 1
-    gpu_index: int = 0
-    """The GPU that the run uses, by the driver's numbering (that of nvidia-smi)."""
-    parallelism: Literal["one", "ddp", "fsdp2"] = "one"
+    compiled: bool = False
+    """Whether torch.compile makes one kernel of each layer's many small operations."""
+    gpu_indices: tuple[int, ...] = (0,)
+    """The GPUs that the run uses, by the driver's numbering (that of nvidia-smi)."""
+    parallelism: Parallelism = "one"
     prediction: Prediction | None = None
     reasons: tuple[Reason, ...] = ()
     alternatives: tuple[Alternative, ...] = ()
     notes: tuple[str, ...] = field(default=())
+
+    @property
+    def gpus(self) -> int:
+        """How many GPUs train; each has a process."""
+        return len(self.gpu_indices)
+
+    @property
+    def global_batch(self) -> int:
+        """Rows in one optimizer step."""
+        return self.micro_batch * self.accumulation * self.gpus
 
     def to_json(self) -> str:
         """Return the plan as indented JSON."""

@@ -132,7 +132,7 @@ def make_plan(
         recompute_every=chosen.setting.recompute_every,
         liger=chosen.setting.liger,
         optimizer_placement="paged" if chosen.setting.optimizer.startswith("paged") else "device",
-        gpu_index=around.gpu.index if around.gpu else 0,
+        gpu_indices=(around.gpu.index,) if around.gpu else (0,),
         prediction=predict(work, around, chosen, timing, earlier, hourly_rate),
         reasons=tuple(reasons(work, machine, around, candidates, chosen, cadence)),
         alternatives=tuple(alternatives(work, around, candidates, chosen, cadence, earlier)),

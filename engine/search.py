@@ -18,8 +18,8 @@ from .cards import Card, find_card
 from .flop import Load
 from .machine import GpuDevice, Machine
 from .measuring import CardRates, read_card_rates
-from .plan import Backend, Batching, Precision
-from .setting import Checkpointing, Setting
+from .plan import Backend, Batching, Checkpointing, Precision
+from .setting import Setting
 from .work import Work
 
 GPU_MARGIN = 0.03

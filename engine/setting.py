@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from .anatomy import Anatomy, Targets
-from .plan import Backend, Precision
+from .plan import Backend, Checkpointing, Parallelism, Precision
 
 GIB = 2**30
-Checkpointing = Literal["off", "on", "offloaded"]
-Parallelism = Literal["one", "ddp", "fsdp2"]
 
 
 class TuningMethod(Protocol):

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 from . import memory, speed
 from .batches import divisors
+from .plan import Parallelism
 from .search import Candidate, Surroundings
-from .setting import Parallelism, Setting
+from .setting import Setting
 from .work import Work
 
 

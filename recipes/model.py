@@ -59,6 +59,8 @@ class Base(Section):
     """A name on the Hugging Face Hub (`owner/name`), a local folder, or `tunewright/starter`, the built-in model."""
     revision: Line | None = Field(default=None, max_length=100)
     """The commit of the model on the Hub; a full commit hash makes the recipe reproducible."""
+    adapter: Line | None = Field(default=None, min_length=1, max_length=500)
+    """An adapter of this model to go on from: a local folder, or a name on the Hub. Left out, adapters start afresh."""
 
 
 class Validation(Section):
@@ -161,6 +163,10 @@ class LoraMethod(Section):
     """Weight-decomposed adapters (arXiv 2402.09353): a little better, a quarter slower."""
     rslora: bool = False
     """Rank-stabilised scaling (arXiv 2312.03732): for high ranks."""
+    lora_plus_ratio: float = Field(default=1.0, ge=1, le=1024)
+    """LoRA+ (arXiv 2402.12354): by how much faster the B matrices learn than the A matrices; 16 is its authors' choice."""
+    modules_to_save: ModuleNames | None = None
+    """Modules that are trained whole and kept beside the adapters, such as `["embed_tokens", "lm_head"]` for new words."""
 
 
 class QloraMethod(LoraMethod):
@@ -203,11 +209,47 @@ class EarlyStopping(Section):
     """The least fall of the validation loss that counts as an improvement."""
 
 
+class Preference(Section):
+    """How strongly, and by which loss, preferred answers are told from others."""
+
+    beta: float = Field(default=0.1, gt=0, le=100)
+    """How far the model may move from the reference: smaller moves further. For ORPO the weight of the odds ratio."""
+    loss: Literal[
+        "sigmoid", "hinge", "ipo", "robust", "exo_pair", "nca_pair", "sppo_hard", "aot", "apo_zero", "apo_down"
+    ] = "sigmoid"
+    """DPO's loss, by TRL's names; `sigmoid` is that of the paper (arXiv 2305.18290)."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
+    """The share of pairs that are believed to be the wrong way round, for the losses that allow for it."""
+    desirable_weight: float = Field(default=1.0, gt=0, le=100)
+    """KTO: the weight of good answers; raise it when they are fewer than the bad ones."""
+    undesirable_weight: float = Field(default=1.0, gt=0, le=100)
+    """KTO: the weight of bad answers."""
+
+
+class Guard(Section):
+    """What happens when a run goes wrong in a way that its loss or its weights show."""
+
+    not_a_number: Literal["stop", "warn"] = "stop"
+    """When the loss or the gradient is NaN or infinite."""
+    explosion: Literal["stop", "warn", "off"] = "warn"
+    """When the gradient's norm stays far above what it was."""
+    explosion_factor: float = Field(default=20.0, gt=1, le=1e6)
+    """How many times the median of the last steps counts as far above."""
+    unchanged: Literal["stop", "warn", "off"] = "stop"
+    """When the trained weights are the same as before after the warm-up's first steps."""
+
+
+Objective = Literal["sft", "cpt", "dpo", "orpo", "kto"]
+PREFERENCE_OBJECTIVES: tuple[Objective, ...] = ("dpo", "orpo", "kto")
+
+
 class Training(Section):
     """The optimisation: objective, learning rate, length, batch, seed."""
 
-    objective: Literal["sft"] = "sft"
-    """`sft`: supervised fine-tuning, the cross-entropy of the next token."""
+    objective: Objective = "sft"
+    """`sft`: supervised fine-tuning; `cpt`: continued pre-training on plain text; `dpo`, `orpo`: from pairs of a better and a worse answer; `kto`: from answers marked good or bad."""
+    preference: Preference | None = None
+    """For `dpo`, `orpo` and `kto`: how preferences are weighed."""
     learning_rate: float = Field(gt=0, le=1)
     """The peak learning rate."""
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
@@ -230,11 +272,24 @@ class Training(Section):
     """Seeds the adapters, the order of the rows and dropout."""
     early_stopping: EarlyStopping | None = None
     """When to stop before the end; left out, the run takes all its steps."""
+    finish_with: Literal["last", "best"] = "last"
+    """The weights that the run ends with: the last step's, or those with the lowest validation loss."""
+    guard: Guard = Guard()
+    """What happens when the run goes wrong."""
 
     @model_validator(mode="after")
     def _has_one_length(self) -> Training:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("give either epochs or steps")
+        return self
+
+    @model_validator(mode="after")
+    def _weighs_preferences(self) -> Training:
+        if self.objective in PREFERENCE_OBJECTIVES:
+            if self.preference is None:  # every field of a recipe is resolved
+                object.__setattr__(self, "preference", Preference())
+        elif self.preference is not None:
+            raise ValueError(f"preference belongs to {', '.join(PREFERENCE_OBJECTIVES)}, not to {self.objective}")
         return self
 
 
@@ -279,6 +334,15 @@ class Recipe(Section):
     """How the result is judged."""
     card: Card = Card()
     """What people read."""
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Recipe:
+        if self.base.adapter is not None and not isinstance(self.method, LoraMethod):
+            raise ValueError("base.adapter is gone on from by lora or qlora; full fine-tuning has no adapter")
+        validated = self.data.validation.kind != "none"
+        if (self.training.early_stopping or self.training.finish_with == "best") and not validated:
+            raise ValueError("early stopping and the best weights need validation rows; data.validation keeps none")
+        return self
 
     def canonical_json(self) -> bytes:
         """Return the RFC 8785 canonical JSON of the resolved fields that change the result."""

@@ -14,8 +14,10 @@ from typing import Any, ClassVar, Literal
 State = Literal["starting", "running", "stopping", "stopped", "finished", "failed"]
 PhaseName = Literal[
     "starting",
-    "loading",
+    "downloading",
     "tokenising",
+    "loading",
+    "quantising",
     "judging before",
     "compiling",
     "training",
@@ -63,6 +65,10 @@ class Step(Event):
     seconds: float
     peak_gib: float
     """The most memory so far: allocated on the GPU, or resident in the process without one."""
+    reserved_gib: float = 0.0
+    """What torch's allocator holds of the GPU at most so far; the same as the peak without one."""
+    mfu: float | None = None
+    """The share of the card's measured matrix rate that the step's arithmetic reached, None where that was not measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

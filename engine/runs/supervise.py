@@ -27,6 +27,7 @@ from .checkpoint import newest_good, sweep
 from .directory import Processes, ProcessIdentity, RunDirectory, boot_id, hold_reserve, release_reserve
 from .events import EventLog, Notice, State, Status, read_events
 from .history import History
+from .ladder import ladder
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
@@ -50,24 +51,23 @@ class Supervisor:
         self._write_processes(None)
         sweep(self.run.checkpoints)
         hold_reserve(self.run)
-        plan = self.run.plan()
-        micro_batch = plan.micro_batch
+        rungs = ladder(self.run.plan())
+        rung = 0
         while True:
-            code = self._train(plan, micro_batch)
-            if code == outcome.OUT_OF_MEMORY and micro_batch > 1 and not self.stop_asked:
-                micro_batch = next_rung(plan, micro_batch)
+            code = self._train(rungs[rung].plan, rung)
+            if code == outcome.OUT_OF_MEMORY and rung + 1 < len(rungs) and not self.stop_asked:
+                rung += 1
                 self.log.append(
                     Notice(
                         level="warning",
                         title="Out of memory",
-                        message=f"Going on from the last checkpoint with micro-batches of {micro_batch} rows and "
-                        f"{accumulation(plan, micro_batch)} accumulation steps; the global batch stays the same.",
+                        message=f"Going on from the last checkpoint with {rungs[rung].change}; the global batch stays the same.",
                     )
                 )
                 continue
             return self._conclude(code)
 
-    def _train(self, plan: Plan, micro_batch: int) -> int:
+    def _train(self, plan: Plan, rung: int) -> int:
         """Run the trainer once, from the newest good checkpoint, and return how it ended."""
         checkpoint, faults = newest_good(self.run.checkpoints)
         for fault in faults:
@@ -80,7 +80,7 @@ class Supervisor:
                 )
             )
         command = [sys.executable, "-m", "tunewright.engine.training.trainer", str(self.run.path)]
-        command += ["--micro-batch", str(micro_batch)]
+        command += ["--rung", str(rung)]
         if checkpoint is not None:
             command += ["--checkpoint", str(checkpoint.path)]
         self.log.append(Status(state="running", reason=f"from step {checkpoint.step}" if checkpoint else ""))
@@ -174,26 +174,15 @@ class Supervisor:
         )
 
 
-def next_rung(plan: Plan, micro_batch: int) -> int:
-    """Return the next smaller micro-batch with which the global batch stays whole."""
-    rows = plan.micro_batch * plan.accumulation
-    return next(size for size in range(micro_batch // 2, 0, -1) if rows % size == 0)
-
-
-def accumulation(plan: Plan, micro_batch: int) -> int:
-    """Return the accumulation that keeps the global batch with another micro-batch."""
-    return plan.micro_batch * plan.accumulation // micro_batch
-
-
 def trainer_environment(plan: Plan) -> dict[str, str]:
     """Return the environment of the trainer: ours, with what the plan fixes.
 
-    It sees the GPU of its plan alone, which NVML and, in this order, CUDA count alike.
+    It sees the GPUs of its plan alone, which NVML and, in this order, CUDA count alike.
     """
     return {
         **os.environ,
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-        "CUDA_VISIBLE_DEVICES": str(plan.gpu_index) if plan.device == "cuda" else "",
+        "CUDA_VISIBLE_DEVICES": ",".join(map(str, plan.gpu_indices)) if plan.device == "cuda" else "",
         "OMP_NUM_THREADS": str(plan.threads),
         "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait starve each other on a busy machine
         "TOKENIZERS_PARALLELISM": "false",

@@ -25,7 +25,7 @@ def warmup_steps(recipe: Recipe, total_steps: int) -> int:
     return math.ceil(warmup.value * total_steps) if warmup.kind == "ratio" else int(warmup.value)
 
 
-def training_arguments(recipe: Recipe, plan: Plan, micro_batch: int, folder: Path) -> dict[str, Any]:
+def training_arguments(recipe: Recipe, plan: Plan, folder: Path) -> dict[str, Any]:
     """Return the arguments of trl.SFTConfig for `recipe` under `plan`, saving into `folder`.
 
     Evaluation and saving are asked for by our own callback, at the plan's cadence.
@@ -55,9 +55,9 @@ def training_arguments(recipe: Recipe, plan: Plan, micro_batch: int, folder: Pat
         "assistant_only_loss": False,  # our own rendering wrote the labels
         "dataset_kwargs": {"skip_prepare_dataset": False},
         # what only changes the cost
-        "per_device_train_batch_size": micro_batch,
-        "per_device_eval_batch_size": micro_batch,
-        "gradient_accumulation_steps": plan.micro_batch * plan.accumulation // micro_batch,
+        "per_device_train_batch_size": plan.micro_batch,
+        "per_device_eval_batch_size": plan.micro_batch,
+        "gradient_accumulation_steps": plan.accumulation,
         "gradient_checkpointing": plan.gradient_checkpointing != "off",
         "bf16": plan.precision == "bf16",
         "fp16": plan.precision == "fp16",

@@ -117,7 +117,7 @@ def measure(
 
     with device_samples(log, plan.device) as power:
         watch = Watch(directory, log, short, (), no_answers)
-        trainer = build_trainer(directory, recipe, short, plan.micro_batch, model, tokenizer, rows, watch)
+        trainer = build_trainer(directory, recipe, short, model, tokenizer, rows, watch)
         trainer.args.train_sampling_strategy = "sequential"  # the longest rows together, in every step
         reset_peak_memory(plan.device)
         trainer.train()

@@ -1,6 +1,6 @@
 """The trainer: the child process that loads, judges, trains, saves and exports. Read it from `main` downwards.
 
-`python -m tunewright.engine.training.trainer RUN_DIRECTORY --micro-batch N [--checkpoint FOLDER]`
+`python -m tunewright.engine.training.trainer RUN_DIRECTORY [--rung N] [--checkpoint FOLDER]`
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ...recipes.model import LoraMethod, Recipe
 from ..anatomy import read_anatomy
 from ..calibration import outcome_of, record
 from ..data.examples import Example
-from ..data.preparing import Prepared, Rows, prepare, read_examples
+from ..data.preparing import Prepared, prepare, read_examples
 from ..data.reading import open_source
 from ..data.rendering import Renderer
 from ..plan import Plan
@@ -34,6 +34,7 @@ from ..runs import outcome
 from ..runs.checkpoint import sweep
 from ..runs.directory import RunDirectory, release_reserve
 from ..runs.events import Eval, EventLog, Measured, Notice, Phase, Sample
+from ..runs.ladder import ladder
 from ..sources import find_model
 
 SAMPLED_PROMPTS = 3
@@ -45,13 +46,13 @@ def main(arguments: list[str]) -> int:
     """Train the run in the first argument and return how it ended (see `outcome`)."""
     parser = argparse.ArgumentParser()
     parser.add_argument("run", type=Path)
-    parser.add_argument("--micro-batch", type=int, required=True)
+    parser.add_argument("--rung", type=int, default=0, help="of the memory ladder; 0 is the plan as it was made")
     parser.add_argument("--checkpoint", type=Path)
     options = parser.parse_args(arguments)
     end_with_parent()
     run = RunDirectory(options.run)
     log = EventLog(run.events_file)
-    return guard(run, log, lambda: train(run, log, options.micro_batch, options.checkpoint))
+    return guard(run, log, lambda: train(run, log, options.rung, options.checkpoint))
 
 
 def guard(run: RunDirectory, log: EventLog, work: Callable[[], int]) -> int:
@@ -71,10 +72,10 @@ def guard(run: RunDirectory, log: EventLog, work: Callable[[], int]) -> int:
         raise
 
 
-def train(run: RunDirectory, log: EventLog, micro_batch: int, checkpoint: Path | None) -> int:
-    """Take the run from where it stands to its end."""
+def train(run: RunDirectory, log: EventLog, rung: int, checkpoint: Path | None) -> int:
+    """Take the run from where it stands to its end, in as much memory as this rung of the ladder takes."""
     started = time.perf_counter()
-    recipe, plan = run.recipe(), run.plan()
+    recipe, plan = run.recipe(), ladder(run.plan())[rung].plan
     folder = find_model(recipe.base.model, recipe.base.revision)
 
     log.append(Phase(name="tokenising", detail=recipe.data.source))
@@ -109,7 +110,7 @@ def train(run: RunDirectory, log: EventLog, micro_batch: int, checkpoint: Path |
         ]
         telemetry = Telemetry(run, log, plan, prompts, generate)
         telemetry.listen_for_stop()
-        trainer = build_trainer(run, recipe, plan, micro_batch, model, tokenizer, prepared, telemetry)
+        trainer = build_trainer(run, recipe, plan, model, tokenizer, prepared, telemetry)
         log.append(Phase(name="training"))
         reset_peak_memory(plan.device)
         power.reset()
@@ -160,64 +161,14 @@ def load(recipe: Recipe, plan: Plan, folder: Path) -> tuple[Any, Any]:
 
 
 def build_trainer(
-    run: RunDirectory,
-    recipe: Recipe,
-    plan: Plan,
-    micro_batch: int,
-    model: Any,
-    tokenizer: Any,
-    prepared: Prepared,
-    telemetry: Any,
+    run: RunDirectory, recipe: Recipe, plan: Plan, model: Any, tokenizer: Any, prepared: Prepared, telemetry: Any
 ) -> Any:
-    """Return TRL's trainer over the rows that our own rendering made."""
-    import pyarrow as pa
-    import torch
-    from datasets import Dataset
-    from trl import SFTConfig, SFTTrainer
-
-    from .arguments import training_arguments
-
-    class Trainer(SFTTrainer):  # pyright: ignore[reportUntypedBaseClass]
-        """TRL's trainer, which also counts useful tokens and keeps evaluation away from the random state."""
-
-        counted = 0
-
-        def compute_loss(self, model: Any, inputs: dict[str, Any], *arguments: Any, **options: Any) -> Any:
-            if model.training:
-                mask = inputs.get("attention_mask")
-                self.counted += int(mask.sum()) if mask is not None else inputs["input_ids"].numel()
-            return super().compute_loss(model, inputs, *arguments, **options)
-
-        def evaluate(self, *arguments: Any, **options: Any) -> Any:
-            telemetry.log.append(Phase(name="evaluating"))
-            with torch.random.fork_rng():
-                metrics = super().evaluate(*arguments, **options)
-            telemetry.log.append(Phase(name="training"))
-            return metrics
-
-        def take_tokens(self) -> int:
-            """Return the useful tokens since the last call."""
-            taken, self.counted = self.counted, 0
-            return taken
-
-    def dataset(rows: Rows) -> Any:
-        offsets = pa.array([0, *rows.ends], pa.int64())
-        columns = {
-            "input_ids": pa.LargeListArray.from_arrays(offsets, pa.array(rows.tokens)),
-            "labels": pa.LargeListArray.from_arrays(offsets, pa.array(rows.labels)),
-        }
-        return Dataset(pa.table(columns))
+    """Return the objective's trainer over the rows that our own rendering made; it tells `telemetry` all it does."""
+    from .objectives import trainer_of
 
     sweep(run.checkpoints)
     writing = run.checkpoints / f".writing-{os.getpid()}"
-    trainer = Trainer(
-        model=model,
-        args=SFTConfig(**training_arguments(recipe, plan, micro_batch, writing)),
-        train_dataset=dataset(prepared.training),
-        eval_dataset=dataset(prepared.validation) if prepared.validation else None,
-        processing_class=tokenizer,
-        callbacks=[telemetry],
-    )
+    trainer = trainer_of(recipe, plan, writing, model, tokenizer, prepared, telemetry)
     telemetry.trainer = trainer
     if isinstance(recipe.method, LoraMethod):
         # TRL casts the adapters of a quantised model to bf16, and a resume would load them as float32.

@@ -144,7 +144,7 @@ def test_precision_and_backend_follow_the_device() -> None:
 def test_the_card_with_the_most_free_memory_is_taken() -> None:
     busy, idle = card(free=10), card(index=1)
     found = plan(recipe(), machine(busy, idle))
-    assert found.gpu_index == 1
+    assert found.gpu_indices == (1,)
     assert any("2 GPUs" in note for note in found.notes)
 
 
