@@ -88,7 +88,8 @@ class DataProcess:
         self._child.wait()
         for stream in (self._child.stdin, self._child.stdout, self._child.stderr):
             if stream is not None:
-                stream.close()
+                with contextlib.suppress(BrokenPipeError):  # a request that a dead child never took
+                    stream.close()
         self._child, self._buffer = None, b""
 
     def _ask(
