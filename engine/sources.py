@@ -3,69 +3,100 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
-import re
 import stat
 from pathlib import Path
+from typing import Any
 
 from .. import starter
 from ..foundation.errors import TunewrightError, explain_os_error
 from ..foundation.text import one_line
+from .data_files import CARD, choose_data, files_of_data_set, without_other_splits
+from .hub_cache import HubName, Kind, Repository, parse_hub_name
 
 BUILT_IN_MODELS = {"tunewright/starter": starter.MODEL}
 BUILT_IN_DATA = {
     "tunewright/starter-orders": starter.TRAINING_DATA,
     "tunewright/starter-held-out": starter.HELD_OUT_DATA,
+    "tunewright/starter-preferences": starter.PREFERENCES,
+    "tunewright/starter-held-out-preferences": starter.HELD_OUT_PREFERENCES,
 }
-
-_HUB_NAME = re.compile(r"[A-Za-z0-9_][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
-_DATA = re.compile(
-    r"\.(?:jsonl|ndjson|json|csv|tsv|tab|parquet|pq|arrow|feather|ipc|txt)(?:\.(?:gz|zst|zstd|bz2|xz))?$", re.IGNORECASE
-)
-_SIDECAR = re.compile(
-    r"(?:readme|licen[cs]e|notice|changelog|citation|requirements|dataset_?infos?|dataset_dict|state|metadata|config|index)"
-    r"(?:\..*)?|.*\.(?:md|lock|metadata|tmp|part|incomplete|py|ya?ml|toml)",
-    re.IGNORECASE,
-)
-"""Files beside the data that are none."""
-_SPLIT_NAMES = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test", "testing", "eval", "evaluation"),
-}
-_SHARD = re.compile(r"[-_.](?:\d+[-_]of[-_]\d+.*|\d+)$")
 
 
 def find_model(name: str, revision: str | None = None) -> Path:
     """Return the folder of the model `name`: built in, local, or in the Hub's cache (nothing is downloaded).
 
-    Raises TunewrightError when there is none, or when the folder has no config.json or no safetensors weights.
+    In the cache the weights may be still to come, since planning needs the configuration and the tokenizer alone;
+    `find_weights` asks for them. Raises TunewrightError when there is no such model, or no config.json.
     """
     if name in BUILT_IN_MODELS:
         return BUILT_IN_MODELS[name]
-    folder = Path(name).expanduser()
-    if not folder.exists():
-        cached = _cached_snapshot(name, revision)
+    folder, local = Path(name).expanduser(), True
+    if not _exists(folder):
+        cached = cached_snapshot("model", name, revision)
         if cached is None:
+            shown = one_line(name, 200)
             raise TunewrightError(
                 "Model not found",
-                f"{one_line(name, 200)} is neither a folder here nor in the Hub's cache on this machine.",
-                f"Fetch it first: `hf download {one_line(name, 200)}`, or give the path of its folder.",
+                f"{shown} is neither a folder here nor in the Hub's cache on this machine.",
+                f"Fetch it first: `{fetch_command('model', name, revision)}`, or give the path of its folder."
+                if parse_hub_name(name)
+                else "Give the path of its folder, or its name on the Hub, such as owner/name.",
             )
-        folder = cached
+        folder, local = cached, False
     if not folder.is_dir():
         raise TunewrightError("Not a model folder", f"{folder} is a file.", "Give the folder that holds config.json.")
     if not (folder / "config.json").exists():
         raise TunewrightError(
             "Not a model folder", f"{folder} has no config.json.", "Give the folder that holds the model's files."
         )
-    if not any(folder.glob("*.safetensors")):
-        raise TunewrightError(
-            "Model without weights",
-            f"{folder} has a config.json but no .safetensors file.",
-            "Download the model whole; weights in pickle files (.bin, .pt) are not loaded because they can run code.",
-        )
+    if local:
+        _require_weights(folder, "Download the model whole")
     return folder
+
+
+def find_weights(name: str, revision: str | None = None) -> Path:
+    """Return the folder of the model `name` as `find_model` does, and only with all of its weights."""
+    folder = find_model(name, revision)
+    _require_weights(folder, f"Fetch it whole: `{fetch_command('model', name, revision)}`")
+    return folder
+
+
+def _require_weights(folder: Path, remedy: str) -> None:
+    remedy = f"{remedy}; weights in pickle files (.bin, .pt) are not loaded because they can run code."
+    if not any(folder.glob("*.safetensors")):
+        message = f"{folder} has a config.json but no .safetensors file."
+        raise TunewrightError("Model without weights", message, remedy)
+    missing = missing_weights(folder)
+    if missing:
+        some = ", ".join(one_line(each, 80) for each in missing[:3])
+        message = f"{folder} lacks {len(missing)} of the files that its index names: {some}."
+        raise TunewrightError("Weights not whole", message, remedy)
+
+
+def missing_weights(folder: Path) -> list[str]:
+    """Return the files of weights that the index of the model in `folder` names and that are not there."""
+    if (folder / "model.safetensors").exists():
+        return []
+    try:
+        index: Any = json.loads((folder / "model.safetensors.index.json").read_text(encoding="utf-8"))
+        named = sorted({str(each) for each in index["weight_map"].values()})
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return ["model.safetensors.index.json (damaged)"]
+    return [each for each in named if not (folder / each).is_file()]
+
+
+def fetch_command(kind: Kind, name: str, revision: str | None = None, split: str = "train") -> str:
+    """Return the command that fetches a model or a data set from the Hub."""
+    words = ["tunewright", "fetch", one_line(name, 200)]
+    if kind == "dataset":
+        words += ["--dataset"] if split == "train" else ["--dataset", "--split", one_line(split, 100)]
+    if revision and f"@{revision}" not in name:
+        words += ["--revision", one_line(revision, 100)]
+    return " ".join(words)
 
 
 def find_data(source: str, split: str = "train") -> tuple[Path, ...]:
@@ -88,7 +119,7 @@ def find_data(source: str, split: str = "train") -> tuple[Path, ...]:
         if stat.S_ISREG(mode):
             return (_readable(path),)
         if stat.S_ISDIR(mode):
-            files = _without_other_splits(_choose_data(_walk(path)), path, split)
+            files = without_other_splits(choose_data(_walk(path)), path, split)
             return _required(files, f"{shown} holds no file of a kind that is read.")
         if mode:
             raise TunewrightError(
@@ -98,17 +129,38 @@ def find_data(source: str, split: str = "train") -> tuple[Path, ...]:
             )
     if any(each in source for each in "*?["):
         found = _match(path, shown)
-        return _required(_choose_data(found) or found, f"No file matches {shown}.")
-    snapshot = _cached_snapshot(source, None, "dataset")
-    if snapshot is not None:
-        files = _of_split(_choose_data(_walk(snapshot)), snapshot, split)
-        return _required(files, f"{shown} in the Hub's cache holds no file of a kind that is read.")
-    remedy = "Check the path."
-    if _HUB_NAME.fullmatch(source):
-        remedy = f"Fetch it first: `hf download {shown} --repo-type dataset`, or check the path."
+        return _required(choose_data(found) or found, f"No file matches {shown}.")
+    named = parse_hub_name(source)
+    snapshot = cached_snapshot("dataset", source) if named else None
+    if named and snapshot is not None:
+        return _find_in_snapshot(named, snapshot, split)
+    remedy = f"Fetch it first: `{fetch_command('dataset', source, None, split)}`, or check the path."
     raise TunewrightError(
-        "Data not found", f"{shown} is neither here nor a data set in the Hub's cache on this machine.", remedy
+        "Data not found",
+        f"{shown} is neither here nor a data set in the Hub's cache on this machine.",
+        remedy if named else "Check the path.",
     )
+
+
+def _find_in_snapshot(named: HubName, snapshot: Path, split: str) -> tuple[Path, ...]:
+    """Return the files of a data set in the cache for a split; raises TunewrightError when not all of them are here."""
+    listing = Repository(named.repository, "dataset").listing(snapshot.name)
+    paths = (
+        [each.path for each in listing] if listing else [str(each.relative_to(snapshot)) for each in _walk(snapshot)]
+    )
+    card = snapshot / CARD
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    chosen = files_of_data_set(paths, text, named.configuration, split, named.repository)
+    wanted = [*chosen, CARD] if listing and CARD in paths else chosen
+    missing = [each for each in wanted if not (snapshot / each).is_file()]
+    if missing:
+        raise TunewrightError(
+            "Data not whole",
+            f"{len(missing)} of the {len(wanted)} files of {named} are not in the Hub's cache on this machine.",
+            f"Fetch them: `{fetch_command('dataset', str(named), None, split)}`.",
+        )
+    files = [snapshot / each for each in chosen]
+    return _required(files, f"{named} in the Hub's cache holds no file of a kind that is read.")
 
 
 def _walk(folder: Path) -> list[Path]:
@@ -141,42 +193,6 @@ def _match(pattern: Path, shown: str) -> list[Path]:
     return [path for path in found if path.is_file() and not path.name.startswith(".")]
 
 
-def _choose_data(files: list[Path]) -> list[Path]:
-    """Return those that hold data: by their endings, or else those without one."""
-    others = [path for path in files if not _SIDECAR.fullmatch(path.name)]
-    data = [path for path in others if _DATA.search(path.name)]
-    return data or [path for path in others if not path.suffix]
-
-
-def _without_other_splits(files: list[Path], folder: Path, split: str) -> list[Path]:
-    named = set(_naming(files, folder, split))
-    if not named:
-        return files
-    others = {path for other in (*_SPLIT_NAMES, split) for path in _naming(files, folder, other)} - named
-    return [path for path in files if path not in others]
-
-
-def _of_split(files: list[Path], folder: Path, split: str) -> list[Path]:
-    return _naming(files, folder, split) or files
-
-
-def _naming(files: list[Path], folder: Path, split: str) -> list[Path]:
-    """Return the files whose path below `folder` names the split: as a whole word, or else as part of one."""
-    words = _SPLIT_NAMES.get(split.lower(), (split.lower(),))
-    exact: list[Path] = []
-    loose: list[Path] = []
-    for path in files:
-        parts = path.relative_to(folder).as_posix().lower().split("/")
-        parts[-1] = _SHARD.sub("", parts[-1].partition(".")[0])
-        if any(part in words for part in parts):
-            exact.append(path)
-        elif any(
-            re.search(rf"(?:^|[^a-z0-9]){re.escape(word)}(?:[^a-z0-9]|$)", part) for word in words for part in parts
-        ):
-            loose.append(path)
-    return exact or loose
-
-
 def _required(files: list[Path], problem: str) -> tuple[Path, ...]:
     if not files:
         raise TunewrightError(
@@ -191,17 +207,18 @@ def _readable(path: Path) -> Path:
     return path
 
 
-def _cached_snapshot(name: str, revision: str | None, kind: str = "model") -> Path | None:
-    if not _HUB_NAME.fullmatch(name):
-        return None
-    from huggingface_hub import constants
-    from huggingface_hub.file_download import repo_folder_name
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name too long or with a byte that no file has
+        return False
 
-    repository = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type=kind)
-    reference = repository / "refs" / (revision or "main")
-    commit = reference.read_text(encoding="utf-8").strip() if reference.is_file() else revision or ""
-    snapshot = repository / "snapshots" / commit
-    if not commit and kind == "dataset" and snapshot.is_dir():
-        # A commit was fetched by its hash: no reference leads to it.
-        return max(snapshot.iterdir(), key=lambda each: each.stat().st_mtime_ns, default=None)
-    return snapshot if commit and snapshot.is_dir() else None
+
+def cached_snapshot(kind: Kind, name: str, revision: str | None = None) -> Path | None:
+    """Return the folder in the Hub's cache that shows what is here of a model or data set, None when nothing is."""
+    named = parse_hub_name(name)
+    if named is None:
+        return None
+    repository = Repository(named.repository, kind)
+    commit = repository.commit_of(named.revision or revision)
+    return repository.snapshot(commit) if commit and repository.snapshot(commit).is_dir() else None

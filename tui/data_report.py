@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ..engine.data.findings import Finding
     from ..engine.data.preview import Inspection
     from ..engine.data.statistics import Report
+    from ..engine.needs import Need
     from ..recipes.model import Data
 
 
@@ -31,6 +32,8 @@ class DataReport:
     anatomy: Anatomy | None = None
     data_problem: TunewrightError | None = None
     model_problem: TunewrightError | None = None
+    needs: tuple[Need, ...] = ()
+    """What is on the Hub and not whole here."""
 
     @property
     def rows(self) -> int:
@@ -56,6 +59,8 @@ class DataReport:
     def obstacle(self) -> str | None:
         """Return why one cannot go on with this data, None when one can."""
         problem = self.data_problem or self.model_problem
+        if problem is not None and self.needs:
+            return f"{problem.title}: press g to fetch {' and '.join(each.name for each in self.needs)} from the Hub."
         if problem is not None:
             return f"{problem.title}: {problem.remedy}"
         if self.inspection is None or self.data is None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from tunewright import starter
-from tunewright.engine.sources import find_data, find_model
+from tunewright.engine.sources import find_data, find_model, find_weights
 from tunewright.foundation.errors import TunewrightError
 
 
@@ -33,10 +33,12 @@ def test_a_model_in_the_cache_of_the_hub_is_found(tmp_path: Path, monkeypatch: p
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("a" * 40)
     (snapshot / "config.json").write_text("{}")
+    assert find_model("owner/name") == snapshot
     with pytest.raises(TunewrightError, match="Model without weights"):
-        find_model("owner/name")
+        find_weights("owner/name")
     (snapshot / "model.safetensors").touch()
-    assert find_model("owner/name") == find_model("owner/name", "a" * 40) == snapshot
+    assert find_weights("owner/name") == find_weights("owner/name", "a" * 40) == snapshot
+    assert find_weights(f"owner/name@{'a' * 40}") == snapshot
 
 
 def test_folders_and_files_in_each_others_place_are_told(tmp_path: Path) -> None:
@@ -157,7 +159,7 @@ def test_the_split_of_a_data_set_in_the_cache_is_found(
 
 
 def test_a_data_set_that_is_not_there_is_explained_with_how_to_fetch_it(hub: Path) -> None:
-    with pytest.raises(TunewrightError, match="hf download owner/name --repo-type dataset"):
+    with pytest.raises(TunewrightError, match="tunewright fetch owner/name --dataset"):
         find_data("owner/name")
     cache(hub, "README.md")
     with pytest.raises(TunewrightError, match="no file of a kind that is read"):

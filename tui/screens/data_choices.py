@@ -44,6 +44,10 @@ class DataChoices(Step):
         """Read the data with what is chosen now."""
         raise NotImplementedError
 
+    def read_again(self) -> None:
+        """Read the data although the same was read last."""
+        raise NotImplementedError
+
     def stop_audit(self) -> None:
         """Stop the audit, if one is going on."""
         raise NotImplementedError
@@ -52,6 +56,13 @@ class DataChoices(Step):
         """Take other values for the data section, and read and audit with them."""
         self.draft.data_changes.update(changes)
         self.read_anew()
+
+    def fetch(self) -> None:
+        """Fetch from the Hub what the fields name and what is not here."""
+        from ..widgets.fetch_dialog import FetchDialog
+
+        if self.known is not None and self.known.needs:
+            self.app.push_screen(FetchDialog(self.known.needs), lambda done: self.read_again() if done else None)
 
     def action_leave_out(self) -> None:
         report = self.known

@@ -65,12 +65,12 @@ class DataStep(DataChoices):
         with Horizontal(classes="field-row"):
             yield Static(Content.styled("model", "$muted"))
             yield Field(
-                self.draft.model, "a folder, or owner/name from the Hub's cache", "model",
+                self.draft.model, "a folder, or owner/name on the Hub", "model",
                 PathSuggester((STARTER_MODEL,), suffix="/"),
             )  # fmt: skip
         with Horizontal(classes="field-row"):
             yield Static(Content.styled("data", "$muted"))
-            named = "a file, a folder, a glob, or owner/name from the Hub's cache"
+            named = "a file, a folder, a glob, or owner/name on the Hub"
             yield Field(self.draft.source, named, "source", PathSuggester((STARTER_DATA,), DATA_FILES))
         yield Static(Content.styled("Reading…", "$muted"), id="data-status", markup=False)
         yield DataPanes()
@@ -134,6 +134,10 @@ class DataStep(DataChoices):
         self._paint_status()
         snapshot = replace(draft, data_changes=dict(draft.data_changes))
         self.work.inspect(self._number, snapshot, self._inspection, TYPING_SECONDS if typing else 0.0)
+
+    def read_again(self) -> None:
+        self._asked = None
+        self.read_anew()
 
     @on(Inspected)
     def _take(self, message: Inspected) -> None:

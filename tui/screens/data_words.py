@@ -18,6 +18,7 @@ from ..wrapping import hanging
 if TYPE_CHECKING:
     from ...engine.data.preview import Inspection, Want
     from ...engine.data.statistics import LengthFigures, Progress, Report, TokenFigures
+    from ...engine.needs import Need
     from ...recipes.model import Data
     from ..data_report import DataReport
 
@@ -44,7 +45,10 @@ def status_text(report: DataReport | None, audit: AuditState, width: int) -> Con
     """Return what the data and the model are, and how far the audit is, or what stands in the way."""
     if report is None:
         return Content.styled("Reading…", "$muted")
-    lines = [problem_text(each, width) for each in (report.model_problem, report.data_problem) if each is not None]
+    problems = {"model": report.model_problem, "dataset": report.data_problem}
+    lines = [_needed(each, problems[each.kind] is None, width) for each in report.needs]
+    named = {each.kind for each in report.needs}
+    lines += [problem_text(each, width) for kind, each in problems.items() if each is not None and kind not in named]
     if report.anatomy is not None and not report.data_problem:
         anatomy = report.anatomy
         shape = f"{count(anatomy.total_parameters)} parameters · {anatomy.layers} layers · context {anatomy.context:,}"
@@ -57,6 +61,17 @@ def status_text(report: DataReport | None, audit: AuditState, width: int) -> Con
         if report.inspection.format is not None:
             lines.append(audit_text(report, audit, width))
     return Content("\n").join(lines)
+
+
+def _needed(need: Need, usable: bool, width: int) -> Content:
+    """Return that something on the Hub is not here; a model can be `usable` for the plan without its weights."""
+    noun = "data" if need.kind == "dataset" else "weights" if usable else "model"
+    mark = ("· ", "$muted") if usable else ("✗ ", "$error")
+    said = Content.assemble(
+        mark, (one_line(need.name, 40), "bold"), (f"  the {noun} can be had from the Hub: ", "$muted"),
+        ("g", "$accent"), (" fetches", "$muted"),
+    )  # fmt: skip
+    return said.truncate(width, ellipsis=True)
 
 
 def _found(found: Inspection, width: int) -> Content:

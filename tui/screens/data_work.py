@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ...engine.data.child import DataProcess
     from ...engine.data.preview import Inspection, ShownRow, Want
     from ...engine.data.statistics import FixReport, Progress, Report
+    from ...engine.needs import Need
     from ...recipes.model import Data
     from ..data_report import DataReport
 
@@ -142,7 +143,7 @@ class DataWork(Widget):
         from ..data_report import DataReport
         from ..proposal import propose_recipe
 
-        report = DataReport(draft.source, draft.model)
+        report = DataReport(draft.source, draft.model, needs=needs_of(draft))
         try:
             report = replace(report, anatomy=read_anatomy(find_model(draft.model)))
         except TunewrightError as error:
@@ -252,6 +253,17 @@ class DataWork(Widget):
 
         data = validate_section(Data, {"source": report.source, **changes}, "the columns")
         return self._reader.ask(lambda process: process.inspect(located(report.source), data), lambda: not superseded())
+
+
+def needs_of(draft: Draft) -> tuple[Need, ...]:
+    """Return what the fields name on the Hub that is not whole here."""
+    from ...engine.needs import Need, missing
+
+    entry = draft.entry.recipe if draft.entry is not None else None
+    revision = entry.base.revision if entry is not None and entry.base.model == draft.model else None
+    split = entry.data.split if entry is not None and entry.data.source == draft.source else "train"
+    split = str(draft.data_changes.get("split", split))
+    return missing([Need("model", draft.model, revision), Need("dataset", draft.source, None, split)])
 
 
 def located(source: str) -> str:
