@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -61,18 +60,11 @@ def measure_lengths(lengths: Sequence[int]) -> Lengths:
     return Lengths(len(lengths), sum(lengths), max(counts), squares, tuple(sorted(counts.items())))
 
 
-def pack(lengths: Sequence[int], capacity: int) -> list[int]:
-    """Return the lengths of the sequences that best-fit-decreasing packing makes of `lengths`, as TRL's `bfd` does."""
-    spaces: list[int] = []
-    full = 0
-    for length in sorted(lengths, reverse=True):
-        place = bisect_left(spaces, length)
-        left = (spaces.pop(place) if place < len(spaces) else capacity) - length
-        if left > 0:
-            insort(spaces, left)
-        else:
-            full += 1
-    return [capacity] * full + [capacity - space for space in spaces]
+def pack(lengths: Sequence[int], capacity: int, seed: int = 0) -> list[int]:
+    """Return the lengths of the sequences that packing makes of rows of these lengths, in the trainer's order."""
+    from .dealing import pack_lengths
+
+    return pack_lengths(lengths, capacity, seed)
 
 
 def steps_of(rows: int, global_batch: int, epochs: float | None, steps: int | None) -> int:

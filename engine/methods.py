@@ -23,6 +23,9 @@ SAMPLED_ROWS = 500
 TEXT_ROW_TOKENS = 2048
 """Plain text is cut into sequences of this many tokens, as in pre-training."""
 
+TYPICAL_ROWS_AHEAD = 1000
+"""Rows whose lengths are drawn up rather than measured are not worth more."""
+
 
 @dataclass(frozen=True, slots=True)
 class MethodFigures:
@@ -109,7 +112,7 @@ def figure_method(
         changes["optimizer"] = "adamw_8bit"
     recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update=changes)})
     supervised = demand.mean_tokens if demand.purpose == "text" else demand.mean_tokens / 3
-    work = Work(recipe, anatomy, lengths, (), supervised, demand.mean_tokens, 0)
+    work = Work(recipe, anatomy, lengths, (), supervised, demand.mean_tokens, 0, TYPICAL_ROWS_AHEAD)
     around = look_around(work, machine, calibration)
     candidates = list(search(work, around))
     fitting = [each for each in candidates if each.needed_gib <= around.budget_gib]

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter
-
-from ...foundation.errors import TunewrightError
-from ...foundation.files import write_atomically
-from ...foundation.home import home
 from ...recipes.model import Recipe
 from ..sources import find_model
+from .entries import entry_of, read_manifest, require_whole
 
-KEPT_MEASUREMENTS = 50
-"""The most that are kept; the oldest go first."""
-VERSION = 1
-"""Counted up whenever the same data is rendered into other tokens than before."""
-TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "chat_template.json", "special_tokens_map.json",
-)  # fmt: skip
+if TYPE_CHECKING:
+    from .preparing import Prepared
+
+FACTS = "facts.json"
+LENGTHS = ("training", "validation", "supervised")
+"""The figures of `Measured` that each have a file of their own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The lengths of the rows that are trained on and kept out, in tokens after the cut."""
+    """The lengths of the rows that are trained on and kept out, in tokens after the cut; of a pair both answers'."""
 
     training: tuple[int, ...]
     validation: tuple[int, ...]
@@ -37,33 +31,32 @@ class Measured:
     cut: int
     dropped: int
     faulty: int
+    divided: int = 0
 
 
 def measure_rows(recipe: Recipe, cancelled: Callable[[], bool] = lambda: False) -> Measured | None:
     """Return the lengths of the rows of `recipe`, None when `cancelled`; raises TunewrightError as preparing them does.
 
-    What was measured before is read again as long as data, tokenizer, template and the recipe's data section are the same.
+    What was measured before, or trained on, is read again from the cache of rendered rows.
     """
     from .child import DataProcess
 
-    place = home() / "cache" / "lengths" / f"{_key(recipe)}.json"
-    known = _read(place)
+    known = read_lengths(entry_of(recipe, find_model(recipe.base.model, recipe.base.revision)))
     if known is not None:
         return known
     with DataProcess() as process:
-        measured = process.measure(recipe, cancelled)
-    if measured is not None:
-        with contextlib.suppress(TunewrightError, OSError):  # it only costs time the next time
-            write_atomically(place, TypeAdapter(Measured).dump_json(measured))
-            _forget_oldest(place.parent)
-    return measured
+        return process.measure(recipe, cancelled)
 
 
 def measure_here(recipe: Recipe) -> Measured:
-    """Return the lengths of the rows of `recipe`, rendered in this process and its workers."""
-    from .preparing import prepare
+    """Return the lengths of the rows of `recipe`, rendered in this process and its workers, and kept for the trainer."""
+    from .cache import prepare_once
 
-    prepared = prepare(recipe)
+    return measured(prepare_once(recipe).prepared)
+
+
+def measured(prepared: Prepared) -> Measured:
+    """Return the lengths of rows."""
     return Measured(
         tuple(prepared.training.lengths),
         tuple(prepared.validation.lengths),
@@ -71,39 +64,35 @@ def measure_here(recipe: Recipe) -> Measured:
         prepared.cut,
         prepared.dropped,
         prepared.faulty,
+        prepared.divided,
     )
 
 
-def _key(recipe: Recipe) -> str:
-    """Return what tells these rows from any others: the files as they stand, the tokenizer's, and the data section."""
-    from .reading import open_source
+def write_lengths(folder: Path, measured: Measured) -> None:
+    """Write the lengths of rows into an entry of the cache."""
+    import numpy as np
 
-    model = find_model(recipe.base.model, recipe.base.revision)
-    sources = [open_source(recipe.data.source, recipe.data.split).stamp()]
-    if recipe.data.validation.source is not None:
-        sources.append(open_source(recipe.data.validation.source, recipe.data.split).stamp())
-    stamps = [(name, *_stamp(model / name)) for name in TOKENIZER_FILES]
-    section = recipe.data.model_dump(mode="json")
-    meaning = [VERSION, sources, str(model), stamps, section, recipe.training.seed]
-    return hashlib.sha256(json.dumps(meaning).encode()).hexdigest()[:32]
+    values = asdict(measured)
+    for name in LENGTHS:
+        np.save(_file(folder, name), np.array(values.pop(name), np.int32))
+    (folder / FACTS).write_text(json.dumps(values))
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def read_lengths(entry: Path) -> Measured | None:
+    """Return the lengths of the rows in an entry of the cache, None where they are not there as they were written."""
+    import numpy as np
+
     try:
-        found = path.stat()
-    except OSError:
-        return 0, 0
-    return found.st_size, found.st_mtime_ns
-
-
-def _read(place: Path) -> Measured | None:
-    try:
-        return TypeAdapter(Measured).validate_json(place.read_bytes())
-    except (OSError, ValueError):
+        files = [_file(entry, name) for name in LENGTHS]
+        require_whole(entry, read_manifest(entry), [FACTS, *(file.name for file in files)])
+        training, validation, supervised = (tuple(np.load(file).tolist()) for file in files)
+        facts: dict[str, Any] = json.loads((entry / FACTS).read_bytes())
+        return Measured(
+            training, validation, supervised, facts["cut"], facts["dropped"], facts["faulty"], facts["divided"]
+        )
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _forget_oldest(folder: Path) -> None:
-    files = sorted(folder.glob("*.json"), key=lambda each: each.stat().st_mtime)
-    for each in files[:-KEPT_MEASUREMENTS]:
-        each.unlink(missing_ok=True)
+def _file(folder: Path, name: str) -> Path:
+    return folder / f"lengths.{name}.npy"
