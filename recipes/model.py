@@ -40,6 +40,11 @@ Text = Annotated[str, BeforeValidator(_clean_if_text)]
 Line = Annotated[str, BeforeValidator(_clean_if_line)]
 """Text on one line, freed of the same."""
 Lines = Annotated[tuple[Line, ...], BeforeValidator(_as_tuple)]
+Prompts = Annotated[
+    tuple[Annotated[Text, Field(min_length=1, max_length=20_000)], ...],
+    BeforeValidator(_as_tuple),
+    Field(max_length=8),
+]
 ModuleName = Annotated[str, BeforeValidator(_clean_if_text), Field(pattern=r"^[A-Za-z0-9_.]{1,200}$")]
 ModuleNames = Annotated[tuple[ModuleName, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
 
@@ -108,7 +113,7 @@ class Data(Section):
     """What the model is trained on, and on which of its tokens the loss is taken."""
 
     source: Line = Field(min_length=1, max_length=1000)
-    """A local file, folder or glob, a data set in the Hub's cache, or `tunewright/starter-orders`, the built-in one."""
+    """A local file, folder or glob, a data set on the Hub (`owner/name`, with its configuration `owner/name:configuration`, at a branch or commit `owner/name@revision:configuration`), or `tunewright/starter-orders`, the built-in one."""
     split: Line = Field(default="train", min_length=1, max_length=200)
     """The split of the data set to train on, where it has several."""
     format: Literal["auto", FormatName] = "auto"
@@ -130,7 +135,7 @@ class Data(Section):
     max_length: int = Field(default=2048, ge=8, le=1_048_576)
     """The most tokens of one row."""
     overlong: Literal["cut", "drop"] = "cut"
-    """What happens to longer rows."""
+    """What happens to longer rows; for `cpt` those that are not dropped are divided into several."""
     faulty: Literal["refuse", "drop"] = "refuse"
     """What happens to rows that cannot be read: the run is refused, or goes on without them."""
     share: float = Field(default=1.0, gt=0, le=1)
@@ -215,15 +220,24 @@ class Preference(Section):
     beta: float = Field(default=0.1, gt=0, le=100)
     """How far the model may move from the reference: smaller moves further. For ORPO the weight of the odds ratio."""
     loss: Literal[
-        "sigmoid", "hinge", "ipo", "robust", "exo_pair", "nca_pair", "sppo_hard", "aot", "apo_zero", "apo_down"
-    ] = "sigmoid"
+        "sigmoid", "sigmoid_norm", "hinge", "ipo", "robust", "exo_pair", "nca_pair", "bco_pair", "sppo_hard",
+        "apo_zero", "apo_down", "discopop",
+    ] = "sigmoid"  # fmt: skip
     """DPO's loss, by TRL's names; `sigmoid` is that of the paper (arXiv 2305.18290)."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
-    """The share of pairs that are believed to be the wrong way round, for the losses that allow for it."""
+    """The share of pairs that are believed to be the wrong way round, for the losses `robust` and `exo_pair`."""
     desirable_weight: float = Field(default=1.0, gt=0, le=100)
     """KTO: the weight of good answers; raise it when they are fewer than the bad ones."""
     undesirable_weight: float = Field(default=1.0, gt=0, le=100)
     """KTO: the weight of bad answers."""
+
+    @model_validator(mode="after")
+    def _smooths_what_can_be(self) -> Preference:
+        if self.loss == "exo_pair" and not self.label_smoothing:
+            raise ValueError("the loss exo_pair needs label_smoothing above 0, such as 1e-3")
+        if self.label_smoothing and self.loss not in ("robust", "exo_pair"):
+            raise ValueError(f"the loss {self.loss} knows no label_smoothing; robust and exo_pair do")
+        return self
 
 
 class Guard(Section):
@@ -302,6 +316,8 @@ class Evaluation(Section):
     """The most rows that are judged."""
     max_new_tokens: int = Field(default=128, ge=1, le=8192)
     """The most tokens of one answer."""
+    prompts: Prompts = ()
+    """What the model answers again and again while it learns, at most 8 texts; left out, three held-out rows' prompts."""
 
 
 class Card(Section):
@@ -342,6 +358,23 @@ class Recipe(Section):
         validated = self.data.validation.kind != "none"
         if (self.training.early_stopping or self.training.finish_with == "best") and not validated:
             raise ValueError("early stopping and the best weights need validation rows; data.validation keeps none")
+        return self
+
+    @model_validator(mode="after")
+    def _compares_whole_answers(self) -> Recipe:
+        objective = self.training.objective
+        if objective not in PREFERENCE_OBJECTIVES:
+            return self
+        if self.data.loss_on == "all":
+            raise ValueError(
+                f"{objective} compares answers: data.loss_on is not all, but assistant, completion or last"
+            )
+        if self.data.packing:
+            raise ValueError(f"{objective} takes rows as they are; data.packing puts several together")
+        if isinstance(self.method, LoraMethod) and self.method.dropout:
+            raise ValueError(f"{objective} compares the model with itself, without chance: method.dropout is 0")
+        if objective != "dpo" and self.training.preference and self.training.preference.loss != "sigmoid":
+            raise ValueError(f"training.preference.loss belongs to dpo, not to {objective}")
         return self
 
     def canonical_json(self) -> bytes:

@@ -5,4 +5,6 @@ from pathlib import Path
 MODEL = Path(__file__).parent / "model"
 TRAINING_DATA = Path(__file__).parent / "data" / "train.jsonl"
 HELD_OUT_DATA = Path(__file__).parent / "data" / "held_out.jsonl"
+PREFERENCES = Path(__file__).parent / "data" / "preferences.jsonl"
+HELD_OUT_PREFERENCES = Path(__file__).parent / "data" / "held_out_preferences.jsonl"
 FIGURES = Path(__file__).parent / "figures.json"

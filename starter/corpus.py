@@ -100,10 +100,7 @@ def _ordering(rng: Random) -> Exchange:
 def _slip(rng: Random) -> Exchange:
     """A message becomes a packing slip, part by part."""
     order = _order(rng)
-    lines = [f"customer: {order.name}", f"town: {order.city}"]
-    lines += [f"- {line.item} / {line.colour} / {line.size} / {line.quantity}" for line in order.lines]
-    lines += [f"day: {order.delivery}"] * bool(order.delivery) + [f"remark: {order.note}"] * bool(order.note)
-    return "Write the packing slip.\n" + language.message(order, rng), "\n".join(lines)
+    return "Write the packing slip.\n" + language.message(order, rng), language.slip(order)
 
 
 def _question(rng: Random) -> Exchange:

@@ -120,6 +120,8 @@ SYLLABLES = (
 
 TRAINING_ROWS = 1_000
 HELD_OUT_ROWS = 200
+PAIRS = 400
+HELD_OUT_PAIRS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +156,14 @@ class Row(TypedDict):
     """One line of a data file."""
 
     messages: list[Message]
+
+
+class Pair(TypedDict):
+    """One line of a file of preferences."""
+
+    prompt: list[Message]
+    chosen: list[Message]
+    rejected: list[Message]
 
 
 def order(rng: Random, name: str | None = None) -> Order:
@@ -197,6 +207,14 @@ def reply(order: Order) -> str:
     if order.note:
         text += f" Your note: {order.note}."
     return text
+
+
+def slip(order: Order) -> str:
+    """Write an order as the packing slip that the model knows, and gives when it is asked for one."""
+    lines = [f"customer: {order.name}", f"town: {order.city}"]
+    lines += [f"- {line.item} / {line.colour} / {line.size} / {line.quantity}" for line in order.lines]
+    lines += [f"day: {order.delivery}"] * bool(order.delivery) + [f"remark: {order.note}"] * bool(order.note)
+    return "\n".join(lines)
 
 
 def message(order: Order, rng: Random) -> str:
@@ -250,7 +268,26 @@ def data(seed: int = 0) -> tuple[list[Row], list[Row]]:
     return everything[:TRAINING_ROWS], everything[TRAINING_ROWS:]
 
 
-def as_jsonl(rows: Sequence[Row]) -> str:
+def preferences(seed: int = 0) -> tuple[list[Pair], list[Pair]]:
+    """Make the training and the held-out pairs: to an order the packing slip is preferred, unasked, to a friendly word.
+
+    No message occurs twice, nor in the rows of `data`.
+    """
+    rng = Random(f"preferences {seed}")
+    said = {row["messages"][0]["content"] for rows in data(seed) for row in rows}
+    pairs: list[Pair] = []
+    while len(pairs) < PAIRS + HELD_OUT_PAIRS:
+        wanted = order(rng)
+        text = message(wanted, rng)
+        if text not in said:
+            said.add(text)
+            answers = (slip(wanted), reply(wanted))
+            chosen, rejected = ([Message(role="assistant", content=answer)] for answer in answers)
+            pairs.append({"prompt": [{"role": "user", "content": text}], "chosen": chosen, "rejected": rejected})
+    return pairs[:PAIRS], pairs[PAIRS:]
+
+
+def as_jsonl(rows: Sequence[Row | Pair]) -> str:
     """Write rows as the text of a JSON lines file."""
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 

@@ -266,6 +266,8 @@ def main() -> None:
     (options.out / "data").mkdir(parents=True, exist_ok=True)
     (options.out / "data" / "train.jsonl").write_text(language.as_jsonl(train), encoding="utf-8")
     (options.out / "data" / "held_out.jsonl").write_text(language.as_jsonl(held_out), encoding="utf-8")
+    for name, pairs in zip(("preferences", "held_out_preferences"), language.preferences(seed), strict=True):
+        (options.out / "data" / f"{name}.jsonl").write_text(language.as_jsonl(pairs), encoding="utf-8")
     reserved = frozenset(row["messages"][0]["content"] for row in train + held_out)
 
     tokenizer = make_tokenizer(seed, reserved)

@@ -26,11 +26,31 @@ def warmup_steps(recipe: Recipe, total_steps: int) -> int:
 
 
 def training_arguments(recipe: Recipe, plan: Plan, folder: Path) -> dict[str, Any]:
-    """Return the arguments of trl.SFTConfig for `recipe` under `plan`, saving into `folder`.
+    """Return the arguments of trl.SFTConfig for `recipe` under `plan`, saving into `folder`."""
+    ready = plan.backend != "unsloth"
+    """Rows are cut and packed by us, and the trainer takes them as they are; Unsloth insists on doing it."""
+    return common_arguments(recipe, plan, folder) | {
+        "max_length": None if ready else recipe.data.max_length,
+        "packing": recipe.data.packing and not ready,
+        "padding_free": plan.batching == "padding-free" or (ready and plan.batching == "packed"),
+        "assistant_only_loss": False,  # our own rendering wrote the labels
+        "dataset_kwargs": {"skip_prepare_dataset": ready},
+        "activation_offloading": moves_activations(plan),
+        "loss_type": "nll" if plan.compiled or plan.liger else "chunked_nll",  # the accelerated loss is our own
+    }
+
+
+def moves_activations(plan: Plan) -> bool:
+    """Tell whether TRL has to move what is kept for the backward pass to the host; Unsloth does so by itself."""
+    return plan.gradient_checkpointing == "offloaded" and plan.backend == "transformers"
+
+
+def common_arguments(recipe: Recipe, plan: Plan, folder: Path) -> dict[str, Any]:
+    """Return the arguments that all objectives share.
 
     Evaluation and saving are asked for by our own callback, at the plan's cadence.
     """
-    training, data = recipe.training, recipe.data
+    training = recipe.training
     return {
         "output_dir": str(folder),
         # what changes the result
@@ -49,11 +69,6 @@ def training_arguments(recipe: Recipe, plan: Plan, folder: Path) -> dict[str, An
         "seed": training.seed,
         "data_seed": training.seed,
         "train_sampling_strategy": "random",
-        "max_length": data.max_length,
-        "packing": data.packing,
-        "padding_free": plan.batching == "padding-free",
-        "assistant_only_loss": False,  # our own rendering wrote the labels
-        "dataset_kwargs": {"skip_prepare_dataset": False},
         # what only changes the cost
         "per_device_train_batch_size": plan.micro_batch,
         "per_device_eval_batch_size": plan.micro_batch,

@@ -21,7 +21,7 @@ def test_list_is_an_aligned_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipes", "list"]) == 0
     header, *rows = capsys.readouterr().out.splitlines()
     assert header.split() == ["NAME", "METHOD", "MODEL", "TITLE"]
-    assert [row.split()[0] for row in rows] == ["starter-full", "starter-lora", "starter-qlora"]
+    assert [row.split()[0] for row in rows] == ["starter-dpo", "starter-full", "starter-lora", "starter-qlora"]
     column = header.index("TITLE")
     assert all(row[column - 1] == " " and row[column] != " " for row in rows)
 

@@ -68,6 +68,7 @@ RESOLVED: dict[str, Any] = {
 OTHERWISE: dict[str, dict[str, Any]] = {
     "base.model": {"base.model": "owner/other"},
     "base.revision": {"base.revision": "0123456789abcdef0123456789abcdef01234567"},
+    "base.adapter": {"base.adapter": "owner/adapter"},
     "data.source": {"data.source": "others.jsonl"},
     "data.split": {"data.split": "test"},
     "data.format": {"data.format": "alpaca"},
@@ -94,7 +95,25 @@ OTHERWISE: dict[str, dict[str, Any]] = {
     "method.targets": {"method.targets": ["q_proj", "v_proj"]},
     "method.dora": {"method.dora": True},
     "method.rslora": {"method.rslora": True},
+    "method.lora_plus_ratio": {"method.lora_plus_ratio": 16},
+    "method.modules_to_save": {"method.modules_to_save": ["lm_head"]},
     "method.double_quantisation": {"method.kind": "qlora", "method.double_quantisation": False},
+    "training.objective": {"training.objective": "cpt"},
+    "training.preference": {"training.objective": "dpo"},
+    "training.preference.beta": {"training.objective": "dpo", "training.preference": {"beta": 0.2}},
+    "training.preference.loss": {"training.objective": "dpo", "training.preference": {"loss": "ipo"}},
+    "training.preference.label_smoothing": {
+        "training.objective": "dpo",
+        "training.preference": {"loss": "robust", "label_smoothing": 0.1},
+    },
+    "training.preference.desirable_weight": {
+        "training.objective": "kto",
+        "training.preference": {"desirable_weight": 2.0},
+    },
+    "training.preference.undesirable_weight": {
+        "training.objective": "kto",
+        "training.preference": {"undesirable_weight": 2.0},
+    },
     "training.learning_rate": {"training.learning_rate": 2e-4},
     "training.schedule": {"training.schedule": "linear"},
     "training.warmup.kind": {"training.warmup": {"kind": "steps", "value": 0}},
@@ -109,8 +128,13 @@ OTHERWISE: dict[str, dict[str, Any]] = {
     "training.early_stopping": {"training.early_stopping": {"patience": 3}},
     "training.early_stopping.patience": {"training.early_stopping": {"patience": 4}},
     "training.early_stopping.min_delta": {"training.early_stopping": {"patience": 3, "min_delta": 0.1}},
+    "training.finish_with": {"training.finish_with": "best"},
+    "training.guard.not_a_number": {"training.guard": {"not_a_number": "warn"}},
+    "training.guard.explosion": {"training.guard": {"explosion": "off"}},
+    "training.guard.explosion_factor": {"training.guard": {"explosion_factor": 10.0}},
+    "training.guard.unchanged": {"training.guard": {"unchanged": "warn"}},
 }
-ONE_VALUE = {"method.quantisation", "training.objective"}
+ONE_VALUE = {"method.quantisation"}
 
 
 def sections() -> Iterator[type[BaseModel]]:
@@ -195,12 +219,20 @@ def test_hash_ignores_a_value_that_has_no_effect() -> None:
     "changes",
     [
         {"card": {"title": "Another", "summary": "s", "tags": ["t"], "licence": "MIT", "sources": ["x"]}},
-        {"evaluation": {"source": "held-out.jsonl", "rows": 7, "max_new_tokens": 9}},
+        {"evaluation": {"source": "held-out.jsonl", "rows": 7, "max_new_tokens": 9, "prompts": ["Hello?"]}},
     ],
     ids=["card", "evaluation"],
 )
 def test_hash_ignores_what_does_not_change_the_result(changes: dict[str, Any]) -> None:
     assert altered(changes).hash() == recipe_from(RESOLVED).hash()
+
+
+def test_prompts_are_few_and_free_of_escapes() -> None:
+    watched = altered({"evaluation": {"prompts": ["One\x1b[2Jtwo\nthree"] * 8}}).evaluation.prompts
+    assert len(watched) == 8 and "\x1b" not in watched[0] and "\n" in watched[0]
+    for prompts in (["?"] * 9, [""]):
+        with pytest.raises(TunewrightError, match=r"evaluation\.prompts"):
+            altered({"evaluation": {"prompts": prompts}})
 
 
 def test_every_semantic_field_is_tried() -> None:
@@ -214,7 +246,32 @@ def test_hash_changes_with(field: str) -> None:
         base = altered({"method.kind": "qlora"})
     elif field.startswith("training.early_stopping."):
         base = altered({"training.early_stopping": {"patience": 3}})
+    elif field == "training.preference.label_smoothing":
+        base = altered({"training.objective": "dpo", "training.preference": {"loss": "robust"}})
+    elif field.startswith("training.preference."):
+        base = altered({"training.objective": OTHERWISE[field]["training.objective"]})
     assert altered(OTHERWISE[field]).hash() != base.hash()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"training.preference": {}}, "preference belongs to dpo, orpo, kto, not to sft"),
+        ({"training.objective": "dpo", "training.preference": {"loss": "exo_pair"}}, "needs label_smoothing above 0"),
+        (
+            {"training.objective": "dpo", "training.preference": {"label_smoothing": 0.1}},
+            "the loss sigmoid knows no label_smoothing; robust and exo_pair do",
+        ),
+        ({"training.objective": "kto", "training.preference": {"loss": "ipo"}}, "loss belongs to dpo, not to kto"),
+        ({"training.objective": "dpo", "data.packing": True}, "data.packing puts several together"),
+        ({"training.objective": "orpo", "data.loss_on": "all"}, "data.loss_on is not all"),
+        ({"training.objective": "dpo", "method.dropout": 0.1}, "without chance: method.dropout is 0"),
+    ],
+    ids=["sft", "exo_pair", "smoothing", "kto", "packing", "all", "dropout"],
+)
+def test_what_does_not_go_with_an_objective_is_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(TunewrightError, match=said):
+        altered(changes)
 
 
 def numbers(low: float, high: float) -> st.SearchStrategy[float]:

@@ -187,7 +187,7 @@ def test_search_follows_what_changes(opened: Registry) -> None:
 def test_no_search_breaks_the_query(tmp_path_factory: pytest.TempPathFactory, search: str) -> None:
     path = tmp_path_factory.getbasetemp() / "searched.db"
     with open_registry(path) as opened:
-        assert len(opened.list(search=search)) <= 3
+        assert len(opened.list(search=search)) <= len(registry.built_in())
 
 
 def test_a_new_text_is_a_new_edition(opened: Registry) -> None:
@@ -228,13 +228,13 @@ def test_strangers_recipes_go_by_their_owners_name(opened: Registry) -> None:
 def test_bad_names_are_refused(opened: Registry, name: str, namespace: str) -> None:
     with pytest.raises(TunewrightError):
         opened.add(opened.get("starter-lora").toml, name, namespace=namespace)
-    assert len(opened.list()) == 3
+    assert len(opened.list()) == len(registry.built_in())
 
 
 def test_a_bad_recipe_leaves_no_trace(opened: Registry) -> None:
     with pytest.raises(TunewrightError, match="mine:"):
         opened.add("[base]\nmodel = 3", "mine")
-    assert len(opened.list()) == 3
+    assert len(opened.list()) == len(registry.built_in())
 
 
 def test_escapes_do_not_reach_the_stored_text(opened: Registry) -> None:
@@ -316,7 +316,7 @@ def test_a_changed_catalogue_is_taken_over(path: Path, monkeypatch: pytest.Monke
         assert [edition.hash for edition in opened.history("starter-lora")] == [after.hash, before.hash]
         assert len(opened.evidence(before.hash)) == 1
         # A built-in recipe takes the bare name; the user's own is still there.
-        assert [entry.name for entry in opened.list()] == ["new", "starter-full", "starter-lora", "local/new"]
+        assert [entry.name for entry in opened.list()] == [*sorted(changed), "local/new"]
         assert opened.get("local/new").hash == before.hash
         # One that left the catalogue is no longer offered, but runs that name it still find it.
         assert opened.list(search="qlora") == []
@@ -340,13 +340,13 @@ def test_a_migration_is_backed_up_first(path: Path, monkeypatch: pytest.MonkeyPa
     }
     monkeypatch.setattr(database, "MIGRATIONS", steps)
     with open_registry(path) as opened:
-        assert len(opened.list()) == 3
+        assert len(opened.list()) == len(registry.built_in())
     with contextlib.closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (3,)
     (backup,) = path.parent.glob("registry.db.v1-*.backup")
     monkeypatch.undo()
     with open_registry(backup) as opened:
-        assert len(opened.list()) == 3
+        assert len(opened.list()) == len(registry.built_in())
 
 
 def test_a_failed_migration_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -409,7 +409,7 @@ def test_an_empty_file_becomes_a_registry(path: Path) -> None:
     path.parent.mkdir()
     path.touch()
     with open_registry(path) as opened:
-        assert len(opened.list()) == 3
+        assert len(opened.list()) == len(registry.built_in())
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
@@ -482,7 +482,14 @@ def test_a_full_and_a_read_only_disk_are_told(tmp_path: Path) -> None:
     command = ["unshare", "-rm", sys.executable, "-c", SMALL_DISK, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.stderr == ""
-    expected = ["The disk is full", "True", "3", "No permission", "No permission", "No permission"]
+    expected = [
+        "The disk is full",
+        "True",
+        str(len(registry.built_in())),
+        "No permission",
+        "No permission",
+        "No permission",
+    ]
     assert done.stdout.splitlines() == expected
 
 
@@ -522,7 +529,7 @@ def test_threads_share_one_registry(opened: Registry) -> None:
         return len(opened.list(search="starter"))
 
     with ThreadPoolExecutor(8) as pool:
-        assert set(pool.map(work, range(40))) == {3}
+        assert set(pool.map(work, range(40))) == {len(registry.built_in())}
     assert len(opened.evidence(revision)) == 40
 
 
@@ -560,7 +567,7 @@ def test_a_process_killed_while_it_makes_the_registry_leaves_one_that_opens(tmp_
         maker.kill()
         maker.communicate(timeout=60)
         with open_registry(path) as opened:
-            assert len(opened.list()) == 3
+            assert len(opened.list()) == len(registry.built_in())
         assert_whole(path)
 
 

@@ -22,6 +22,10 @@ def rows(path: Path) -> list[language.Row]:
 
 
 TRAIN, HELD_OUT = rows(starter.TRAINING_DATA), rows(starter.HELD_OUT_DATA)
+PAIRS, HELD_OUT_PAIRS = (
+    [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for path in (starter.PREFERENCES, starter.HELD_OUT_PREFERENCES)
+)
 
 
 def test_everything_fits_in_eight_megabytes() -> None:
@@ -97,6 +101,21 @@ def test_the_generator_reproduces_the_data() -> None:
     train, held_out = language.data(seed)
     assert language.as_jsonl(train).encode() == starter.TRAINING_DATA.read_bytes()
     assert language.as_jsonl(held_out).encode() == starter.HELD_OUT_DATA.read_bytes()
+    pairs, held_out_pairs = language.preferences(seed)
+    assert language.as_jsonl(pairs).encode() == starter.PREFERENCES.read_bytes()
+    assert language.as_jsonl(held_out_pairs).encode() == starter.HELD_OUT_PREFERENCES.read_bytes()
+
+
+def test_every_pair_prefers_a_slip_to_a_word_and_no_message_occurs_twice() -> None:
+    assert (len(PAIRS), len(HELD_OUT_PAIRS)) == (language.PAIRS, language.HELD_OUT_PAIRS) == (400, 100)
+    for pair in PAIRS + HELD_OUT_PAIRS:
+        (asked,), (chosen,), (rejected,) = pair["prompt"], pair["chosen"], pair["rejected"]
+        assert [each["role"] for each in (asked, chosen, rejected)] == ["user", "assistant", "assistant"]
+        name = chosen["content"].splitlines()[0].removeprefix("customer: ")
+        assert name in asked["content"] and rejected["content"].startswith(f"Thank you, {name}! We will send ")
+    asked_for = [pair["prompt"][0]["content"] for pair in PAIRS + HELD_OUT_PAIRS]
+    asked_for += [row["messages"][0]["content"] for row in TRAIN + HELD_OUT]
+    assert len(set(asked_for)) == len(asked_for)
 
 
 def test_pre_training_never_shows_an_order_as_json_nor_a_message_of_the_data() -> None:

@@ -8,14 +8,21 @@ from typing import Any
 from ....recipes.model import Recipe
 from ...data.preparing import Prepared
 from ...plan import Plan
+from ..optimizer import set_rates
 from . import supervised
 
 
 def trainer_of(
     recipe: Recipe, plan: Plan, writing: Path, model: Any, tokenizer: Any, prepared: Prepared, telemetry: Any
 ) -> Any:
-    """Return the trainer of the recipe's objective, which writes its checkpoints into `writing`.
-
-    Whichever it is, it has `take_tokens()`, the useful tokens since the last call.
-    """
-    return supervised.trainer_of(recipe, plan, writing, model, tokenizer, prepared, telemetry)
+    """Return the trainer of the recipe's objective, which writes its checkpoints into `writing`."""
+    objective = recipe.training.objective
+    if objective in ("sft", "cpt"):
+        build = supervised.trainer_of
+    elif objective == "kto":
+        from .kto import trainer_of as build
+    elif objective == "orpo":
+        from .preference import orpo_trainer as build
+    else:
+        from .preference import dpo_trainer as build
+    return set_rates(build(recipe, plan, writing, model, tokenizer, prepared, telemetry), recipe)
