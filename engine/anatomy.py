@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..foundation.errors import TunewrightError, nearest
+from ..foundation.errors import TunewrightError, by_likeness, nearest
 from ..foundation.text import one_line
 from . import configuration
 from .architectures import FAMILIES, Family, HeadNorms, Mixture, NormKind
@@ -187,6 +187,7 @@ class Anatomy:
         found = [each for each in self.projections if f".{each.path}".endswith(f".{target}")] if target else []
         names = list(dict.fromkeys(each.name for each in self.projections))
         if not found:
+            names = by_likeness(target, names)
             suggestion = nearest(target, names)
             raise TunewrightError(
                 "Unknown target module",

@@ -19,6 +19,10 @@ USE_BIAS: Switch = ("use_bias", False)
 SEPARATE = ("q_proj", "k_proj", "v_proj", "o_proj")
 FUSED = ("qkv_proj", "o_proj")
 GATED = ("gate_proj", "up_proj", "down_proj")
+FOUR_NORMS = (
+    "input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm",
+)  # fmt: skip
+NORMS_AFTER = ("post_attention_layernorm", "post_feedforward_layernorm")
 GATED_FUSED = ("gate_up_proj", "down_proj")
 UNGATED = ("up_proj", "down_proj")
 
@@ -65,6 +69,10 @@ class Family:
     """`tie_word_embeddings` when the config does not say."""
     layer_norms: int = 2
     """Normalisations of the hidden width in a layer."""
+    norm_names: tuple[str, ...] = ("input_layernorm", "post_attention_layernorm")
+    """What they are called."""
+    last_norm: str = "norm"
+    """The name of the normalisation after all layers."""
     norm_kind: NormKind = "rms"
     norm_vectors: int = 1
     """The vectors that a normalisation has: a weight, and a bias, or neither."""
@@ -128,24 +136,28 @@ FAMILIES: dict[str, Family] = {
     ),
     "gemma2": Family(
         8192, kv_heads=4, null_kv_heads=False, head_dim=256, divisible=True, tied=True, layer_norms=4,
+        norm_names=FOUR_NORMS,
         qkv_bias=ATTENTION_BIAS, output_bias=ATTENTION_BIAS,
         activation_key="hidden_activation", activation="gelu_pytorch_tanh",
         window="always", default_window=4096, softcaps=(30.0, 50.0),
     ),
     "gemma3_text": Family(
         131072, kv_heads=4, null_kv_heads=False, head_dim=256, divisible=True, tied=True, layer_norms=4,
+        norm_names=FOUR_NORMS,
         head_norms="head", qkv_bias=ATTENTION_BIAS, output_bias=ATTENTION_BIAS,
         activation_key="hidden_activation", activation="gelu_pytorch_tanh",
         window="always", default_window=4096, softcaps=(None, None),
     ),
     "vaultgemma": Family(
         8192, kv_heads=4, null_kv_heads=False, head_dim=256, divisible=True, tied=True,
+        norm_names=("input_layernorm", "pre_feedforward_layernorm"),
         qkv_bias=ATTENTION_BIAS, output_bias=ATTENTION_BIAS,
         activation_key="hidden_activation", activation="gelu_pytorch_tanh",
         window="always", default_window=4096, softcaps=(30.0, 50.0),
     ),
     "phi": Family(
         2048, head_dim_free=False, layer_norms=1, norm_kind="layer", norm_vectors=2,
+        norm_names=("input_layernorm",), last_norm="final_layernorm",
         head_norms="head", head_norms_used=("qk_layernorm", False), head_norm_vectors=2,
         attention=("q_proj", "k_proj", "v_proj", "dense"), mlp=("fc1", "fc2"), gated=False,
         qkv_bias=True, output_bias=True, mlp_bias=True, head_bias=True, activation="gelu_new",
@@ -156,16 +168,19 @@ FAMILIES: dict[str, Family] = {
         qkv_bias=ATTENTION_BIAS, output_bias=ATTENTION_BIAS, mlp_bias=MLP_BIAS,
     ),
     "olmo": Family(2048, norm_kind="layer", norm_vectors=0, qkv_bias=ATTENTION_BIAS, output_bias=ATTENTION_BIAS),
-    "olmo2": Family(2048, head_norms="width", qkv_bias=ATTENTION_BIAS, output_bias=ATTENTION_BIAS),
+    "olmo2": Family(
+        2048, norm_names=NORMS_AFTER, head_norms="width", qkv_bias=ATTENTION_BIAS, output_bias=ATTENTION_BIAS,
+    ),
     "olmo3": Family(
-        2048, head_norms="width", qkv_bias=ATTENTION_BIAS, output_bias=ATTENTION_BIAS,
+        2048, norm_names=NORMS_AFTER, head_norms="width", qkv_bias=ATTENTION_BIAS, output_bias=ATTENTION_BIAS,
         window="always", default_window=4096,
     ),
     "olmoe": Family(
         4096, head_dim_free=False, head_norms="width", qkv_bias=ATTENTION_BIAS, output_bias=ATTENTION_BIAS, mixture=Mixture(),
     ),
     "flex_olmo": Family(
-        4096, head_norms="width", qkv_bias=ATTENTION_BIAS, output_bias=ATTENTION_BIAS, mixture=Mixture(),
+        4096, norm_names=NORMS_AFTER, head_norms="width", qkv_bias=ATTENTION_BIAS, output_bias=ATTENTION_BIAS,
+        mixture=Mixture(),
     ),
     "granite": Family(2048, qkv_bias=ATTENTION_BIAS, output_bias=ATTENTION_BIAS, mlp_bias=MLP_BIAS),
     "granite_swa": Family(
@@ -186,11 +201,11 @@ FAMILIES: dict[str, Family] = {
         qkv_bias=("use_bias", True), output_bias=("use_bias", True), mlp_bias=("use_bias", True), window="always",
     ),
     "cohere": Family(
-        8192, tied=True, layer_norms=1, norm_kind="layer", head_norms="width", head_norms_used=("use_qk_norm", False),
+        8192, tied=True, layer_norms=1, norm_names=("input_layernorm",), norm_kind="layer", head_norms="width", head_norms_used=("use_qk_norm", False),
         qkv_bias=ATTENTION_BIAS, output_bias=ATTENTION_BIAS,
     ),
     "cohere2": Family(
-        8192, tied=True, layer_norms=1, norm_kind="layer", qkv_bias=ATTENTION_BIAS, output_bias=ATTENTION_BIAS,
+        8192, tied=True, layer_norms=1, norm_names=("input_layernorm",), norm_kind="layer", qkv_bias=ATTENTION_BIAS, output_bias=ATTENTION_BIAS,
         window="always", default_window=4096,
     ),
     "stablelm": Family(
@@ -203,6 +218,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "glm4": Family(
         131072, kv_heads=2, null_kv_heads=False, head_dim=128, layer_norms=4, mlp=GATED_FUSED,
+        norm_names=("input_layernorm", "post_attention_layernorm", "post_self_attn_layernorm", "post_mlp_layernorm"),
         qkv_bias=("attention_bias", True),
     ),
     "arcee": Family(
@@ -210,11 +226,12 @@ FAMILIES: dict[str, Family] = {
         qkv_bias=ATTENTION_BIAS, output_bias=ATTENTION_BIAS, mlp_bias=MLP_BIAS,
     ),
     "apertus": Family(
-        65536, head_norms="head", mlp=UNGATED, gated=False, activation="xielu", activation_parameters=("xielu", 2),
+        65536, norm_names=("attention_layernorm", "feedforward_layernorm"), head_norms="head", mlp=UNGATED, gated=False, activation="xielu", activation_parameters=("xielu", 2),
         qkv_bias=ATTENTION_BIAS, output_bias=ATTENTION_BIAS,
     ),
     "exaone4": Family(
-        2048, kv_heads=32, null_kv_heads=False, head_norms="head", window="always", default_window=4096,
+        2048, kv_heads=32, null_kv_heads=False, norm_names=NORMS_AFTER, head_norms="head",
+        window="always", default_window=4096,
     ),
     "ernie4_5": Family(
         131072, kv_heads=2, head_dim=128, null_head_dim=True, tied=True,

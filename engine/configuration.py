@@ -39,6 +39,18 @@ _METHOD_NAMES = {
     "mxfp4": "MXFP4",
 }
 
+_WHY_NOT_TRAINED = {
+    "gptq": "adapters beside them need a further library, know no DoRA, and cannot be merged",
+    "awq": "adapters beside them need a further library, know no DoRA, and cannot be merged",
+    "fp8": "transformers has no backward pass for them",
+    "fbgemm_fp8": "transformers has no backward pass for them",
+    "compressed-tensors": "PEFT has no layers of its own for them",
+    "bitsandbytes": "what was rounded away is lost, and merged adapters would be rounded once more",
+    "mxfp4": "only gpt-oss's are made into 16-bit weights while loading",
+    "quanto": "PEFT has no layers of its own for them",
+}
+"""Source: transformers 5.17, quantizers/*.py, `is_trainable`; peft 0.21, tuners/lora/{gptq,awq,bnb}.py."""
+
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
@@ -173,6 +185,13 @@ class Configuration:
         """Raise for an architecture that no formula holds for."""
         family = self.family
         mixed = next((key for key in _EXPERT_KEYS if self.values.get(key)), None)
+        if family not in FAMILIES and self.values.get("auto_map"):
+            raise TunewrightError(
+                "Model needs its own code",
+                f"{self.origin}: its architecture is {family}, which comes as code in the model's folder (`auto_map`); "
+                "such code could do anything on this machine, and is never run.",
+                f"Take a model of a family that transformers has itself: {', '.join(FAMILIES)}.",
+            )
         if family not in FAMILIES:
             raise self.unsupported(
                 f"its architecture is {family}" + (f", a mixture of experts (`{mixed}`)" if mixed else "")
@@ -184,11 +203,13 @@ class Configuration:
         method = self.quantisation()
         if method is None or DEQUANTISED_METHODS.get(self.family) == method:
             return
+        name = _METHOD_NAMES.get(method, method)
+        because = _WHY_NOT_TRAINED.get(method, "how adapters would be trained beside them is not known here")
         raise TunewrightError(
             "Quantised checkpoint",
-            f"{self.origin} describes weights that are already quantised with {_METHOD_NAMES.get(method, method)}; "
-            "they cannot be trained or merged exactly.",
-            "Take the model's 16-bit weights; QLoRA quantises them while loading.",
+            f"{self.origin} describes weights that are already quantised with {name}; they cannot be trained or merged "
+            f"exactly: {because}.",
+            'Take the model\'s 16-bit weights; QLoRA (method.kind = "qlora") quantises them while loading.',
         )
 
 

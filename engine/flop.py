@@ -37,7 +37,7 @@ def flop_per_token(anatomy: Anatomy, tuning: Tuning, attended: float, recomputin
     forward = forward_flop_per_token(anatomy, attended)
     if tuning.kind == "full":
         return forward * (4 if recomputing else 3)
-    share = tuning.trainable_parameters(anatomy) / (anatomy.total_parameters - anatomy.embedding_parameters)
+    share = tuning.multiplied_parameters(anatomy) / (anatomy.total_parameters - anatomy.embedding_parameters)
     return forward * (2 + share + (1 if recomputing else 0))
 
 
@@ -45,12 +45,12 @@ def adapted_projections(anatomy: Anatomy, tuning: Tuning) -> int:
     """Return how many projections carry an adapter, over all layers."""
     if tuning.kind == "full":
         return 0
-    names = set(anatomy.target_names(tuning.targets))
+    names = set(tuning.adapted(anatomy))
     return sum(each.count for each in anatomy.projections if each.name in names)
 
 
 def trained_tensors(anatomy: Anatomy, tuning: Tuning) -> int:
-    """Return how many tensors the optimizer updates: two an adapter, or all of a model with two norms a layer."""
+    """Return how many tensors the optimizer updates: two an adapter (three with DoRA), or all of a model with two norms a layer."""
     if tuning.kind == "full":
         return sum(each.count for each in anatomy.projections) + anatomy.layers * anatomy.layer_norms + 2
-    return 2 * adapted_projections(anatomy, tuning)
+    return (3 if tuning.dora else 2) * adapted_projections(anatomy, tuning) + len(tuning.saved)

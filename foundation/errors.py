@@ -56,3 +56,8 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     """Return the known word most like `word`, or None when nothing is close."""
     matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return matches[0] if matches else None
+
+
+def by_likeness(word: str, known: Iterable[str]) -> list[str]:
+    """Return the known words, those first that are most like `word`."""
+    return sorted(known, key=lambda each: -difflib.SequenceMatcher(None, word, each).ratio())

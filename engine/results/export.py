@@ -14,7 +14,8 @@ from ...foundation.errors import TunewrightError
 from ...recipes.model import QloraMethod, Recipe
 from ..plan import Plan
 from ..runs.directory import RunDirectory
-from ..sources import find_model
+from ..runs.pinned import pinned_recipe
+from ..sources import find_weights
 
 
 def merge(run: RunDirectory, recipe: Recipe, plan: Plan, folder: Path) -> Path:
@@ -47,9 +48,9 @@ def merge(run: RunDirectory, recipe: Recipe, plan: Plan, folder: Path) -> Path:
 def main(arguments: list[str]) -> int:
     """Merge the run in the first argument."""
     run = RunDirectory(Path(arguments[0]))
-    recipe = run.recipe()
+    recipe = pinned_recipe(run)
     try:
-        merge(run, recipe, run.plan(), find_model(recipe.base.model, recipe.base.revision))
+        merge(run, recipe, run.plan(), find_weights(recipe.base.model, recipe.base.revision))
     except TunewrightError as error:
         print(error, file=sys.stderr)
         return 2

@@ -18,7 +18,8 @@ from ...recipes.model import LoraMethod
 from ..data.examples import Message
 from ..data.rendering import Renderer
 from ..runs.directory import RunDirectory
-from ..sources import find_model
+from ..runs.pinned import pinned_recipe
+from ..sources import find_weights
 
 MAX_NEW_TOKENS = 512
 
@@ -34,13 +35,12 @@ def main(arguments: list[str]) -> int:
         channel.flush()
 
     run = RunDirectory(Path(arguments[0]))
-    recipe, plan = run.recipe(), run.plan()
-    folder = find_model(recipe.base.model, recipe.base.revision)
-    from transformers import AutoTokenizer
-
+    recipe, plan = pinned_recipe(run), run.plan()
+    folder = find_weights(recipe.base.model, recipe.base.revision)
+    from ..training.tokenizer import load_tokenizer
     from ..training.transformers import load_base
 
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer = load_tokenizer(folder)
     base: Any = load_base(recipe, plan, folder)
     if isinstance(recipe.method, LoraMethod):
         from peft import PeftModel
