@@ -100,15 +100,15 @@ def newest_good(folder: Path) -> tuple[SavedCheckpoint | None, list[str]]:
     return None, faults
 
 
-def prune(folder: Path, newest: SavedCheckpoint) -> None:
-    """Keep the newest checkpoints and remove the others, once the newest is found to be whole.
+def prune(folder: Path, newest: SavedCheckpoint, best_step: int | None = None) -> None:
+    """Keep the newest checkpoints and the best one, and remove the others, once the newest is found to be whole.
 
     Checkpoints of later steps belong to a branch that this run went back behind; they go too, lest a resume take them.
     """
     if verify(newest) is None:
         kept = [each for each in saved_checkpoints(folder) if each.step <= newest.step][:KEPT]
         for old in saved_checkpoints(folder):
-            if old not in kept:
+            if old not in kept and (old.step != best_step or old.step > newest.step):
                 shutil.rmtree(old.path, ignore_errors=True)
 
 

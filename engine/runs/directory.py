@@ -147,6 +147,11 @@ class RunDirectory:
         return self.path / ".reserve"
 
     @property
+    def rung_file(self) -> Path:
+        """The rung of the memory ladder on which the run stands, once it has left the top one."""
+        return self.path / "rung.json"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 

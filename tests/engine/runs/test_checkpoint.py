@@ -65,6 +65,18 @@ def test_pruning_keeps_two_and_the_branch_left_behind_goes(folder: Path) -> None
     assert [each.step for each in saved_checkpoints(folder)] == [20]
 
 
+def test_the_best_checkpoint_stays_however_old_it_is(folder: Path) -> None:
+    for step in (30, 40):
+        save(folder, step)
+        prune(folder, saved_checkpoints(folder)[0], best_step=10)
+    assert [each.step for each in saved_checkpoints(folder)] == [40, 30, 10]
+    save(folder, 50)
+    prune(folder, saved_checkpoints(folder)[0], best_step=50)
+    assert [each.step for each in saved_checkpoints(folder)] == [50, 40]
+    prune(folder, saved_checkpoints(folder)[1], best_step=50)  # a best one of a branch that was left is none
+    assert [each.step for each in saved_checkpoints(folder)] == [40]
+
+
 def test_nothing_is_pruned_for_a_checkpoint_that_is_not_whole(folder: Path) -> None:
     save(folder, 30)
     newest = saved_checkpoints(folder)[0]
