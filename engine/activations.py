@@ -11,6 +11,7 @@ from typing import Literal
 
 from .anatomy import Anatomy
 from .setting import Setting, Tuning
+from .states import dora_kept_bytes
 
 UNSLOTH_LAYERS = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2"})
 """Families for which Unsloth has layers of its own (unsloth/models/loader.py); the others it compiles."""
@@ -22,14 +23,18 @@ LAYER_NORM_BYTES = {"olmo": (4, 0), "cohere": (8, 2), "cohere2": (8, 2)}
 """Bytes that a layer norm written in Python keeps of an element, and those that its weight's gradient adds."""
 PLAIN_ACTIVATION_BYTES = {"xielu": 7, "gelu_new": 6}
 """Bytes for each inner element of the MLP that activations written in Python keep beside their input."""
+ACCELERATED_STATES = 5.8
+"""Hidden states that a compiled layer keeps; four are counted, the rest fitted to a measured slope."""
 ATTENTION_BLOCK = 128
 """Unsloth pads every document's queries, keys and values to the next block (attention_dispatch.py)."""
 
-Path = Literal["plain", "liger", "fast", "compiled"]
+Path = Literal["plain", "liger", "accelerated", "fast", "compiled"]
 
 
 def path_of(anatomy: Anatomy, tuning: Tuning, setting: Setting) -> Path:
-    """Return which code runs the layers: transformers' own, Liger's, Unsloth's own, or what Unsloth compiles."""
+    """Return which code runs the layers: transformers' own, Liger's, ours, Unsloth's own, or what Unsloth compiles."""
+    if setting.compiled:
+        return "accelerated"
     if setting.backend == "transformers":
         return "liger" if setting.liger else "plain"
     return "fast" if anatomy.family in UNSLOTH_LAYERS and tuning.kind != "full" else "compiled"
@@ -37,7 +42,8 @@ def path_of(anatomy: Anatomy, tuning: Tuning, setting: Setting) -> Path:
 
 def strings_together(setting: Setting) -> bool:
     """Tell whether a row holds several documents, which attention must keep apart."""
-    return setting.packed or (setting.backend == "unsloth" and setting.strung > 1 and not setting.padded)
+    strings = setting.backend == "unsloth" or setting.compiled
+    return setting.packed or (strings and setting.strung > 1 and not setting.padded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +70,7 @@ class _Adapted:
 def _adapted(anatomy: Anatomy, tuning: Tuning) -> _Adapted:
     if tuning.kind == "full":
         return _Adapted(0, False, False, 0, False)
-    names = set(anatomy.target_names(tuning.targets))
+    names = set(tuning.adapted(anatomy))
     attention = [each for each in anatomy.projections if each.part == "attention"]
     mlp = [each for each in anatomy.projections if each.part == "mlp"]
     inputs = sum(each.name in names for each in attention[:-1])
@@ -97,13 +103,16 @@ def _blocks(setting: Setting) -> float:
 
 def kept_bytes(anatomy: Anatomy, tuning: Tuning, setting: Setting) -> float:
     """Return what one layer keeps of a token until its backward pass when nothing is recomputed."""
+    dora = dora_kept_bytes(anatomy, tuning)
     match path_of(anatomy, tuning, setting):
         case "fast":
-            return _kept_by_unsloth(anatomy, tuning, setting)
+            return _kept_by_unsloth(anatomy, tuning, setting) + dora
         case "compiled":
-            return _kept_by_compiled(anatomy, tuning, setting)
+            return _kept_by_compiled(anatomy, tuning, setting) + dora
+        case "accelerated":
+            return _kept_accelerated(anatomy, tuning)
         case _:
-            return _kept_by_transformers(anatomy, tuning, setting)
+            return _kept_by_transformers(anatomy, tuning, setting) + dora
 
 
 def _kept_by_transformers(anatomy: Anatomy, tuning: Tuning, setting: Setting) -> float:
@@ -131,6 +140,14 @@ def _kept_by_transformers(anatomy: Anatomy, tuning: Tuning, setting: Setting) ->
         kept += (3 if anatomy.gated else 1) * ffn * state  # gate, its activation, up
         kept += 2 * (2 * h + ffn) if full else 0  # what the linear layers multiply
     return kept + _kept_by_adapters(anatomy, tuning, setting)
+
+
+def _kept_accelerated(anatomy: Anatomy, tuning: Tuning) -> float:
+    """Return what compiled layers keep: the inputs of all products, attention's, and what cannot be computed again."""
+    h, q, kv, ffn = anatomy.hidden, anatomy.attention_width, anatomy.kv_width, anatomy.ffn
+    ranks = tuning.rank * _adapted(anatomy, tuning).count
+    norms = 2 * (q + kv) if anatomy.head_norms != "none" else 0
+    return 2.0 * (ACCELERATED_STATES * h + 2 * q + 2 * kv + 3 * ffn + norms + ranks) + 4 * anatomy.heads
 
 
 def _kept_by_adapters(anatomy: Anatomy, tuning: Tuning, setting: Setting) -> float:
@@ -213,6 +230,8 @@ def passing_bytes(anatomy: Anatomy, tuning: Tuning, setting: Setting) -> float:
     down = adapted.down
     if setting.backend == "unsloth":
         return 2.0 * (ffn if tuning.kind == "full" or adapted.mlp else 3 * ffn - h)
+    if setting.compiled:
+        return 2.0 * (4 * ffn + 3 * h)
     if setting.checkpointing == "off" and setting.liger and tuning.kind == "lora":
         return 2.0 * 2 * ffn
     match tuning.kind, setting.liger:

@@ -40,6 +40,8 @@ COMPILED_LOSS_BYTES = 820 * MIB
 """The same in a model that Unsloth compiles; measured."""
 UNSLOTH_TABLES_BYTES = 31 * MIB
 """What Unsloth allocates while it loads one of the models that it has layers for; measured."""
+ACCELERATED_LOGIT_BYTES = 2**30
+"""The logits of one part of the loss, and their gradients in their place (training/loss.py)."""
 CUDA_CONTEXT_GIB = 0.55
 """The driver's and the libraries' own memory on a card, outside torch's allocator; 0.14 on a T4, 0.52 on an H200."""
 ROPE_POSITIONS = 32768
@@ -76,6 +78,7 @@ def moments(anatomy: Anatomy, tuning: Tuning, setting: Setting) -> Iterator[Mome
     stored = _stored_bytes(anatomy, tuning, setting)
     mask = _mask_bytes(anatomy, tuning, setting)
     copies = _cast_bytes(anatomy, tuning, setting)
+    copies += 0.0 if recomputing else states.dora_copied_bytes(anatomy, tuning)
 
     def moment(name: str, **more: float) -> Moment:
         terms = dict(standing)
@@ -133,6 +136,10 @@ def standing_terms(anatomy: Anatomy, tuning: Tuning, setting: Setting) -> dict[s
 def buffers_bytes(anatomy: Anatomy, tuning: Tuning, setting: Setting) -> float:
     """Return cuBLAS's workspaces, the backend's tables, and what Unsloth moves checkpoints and expands weights in."""
     workspace = setting.cuda_workspace_mib * MIB
+    if setting.compiled:
+        copies = 2.0 * tuning.trainable_parameters(anatomy) if tuning.kind != "full" else 0.0
+        expanded = 2.0 * anatomy.largest_linear if tuning.kind == "qlora" else 0.0
+        return 2.0 * workspace + copies + expanded
     if setting.backend == "transformers":
         return 2.0 * workspace  # one each for the forward and the backward pass's thread
     buffers = 2 * setting.tokens * anatomy.hidden * 2.0 if setting.checkpointing == "offloaded" else 0.0
@@ -158,7 +165,8 @@ def parallelism_gib(anatomy: Anatomy, tuning: Tuning, setting: Setting) -> float
         case "fsdp2":
             per_weight = states.NF4_BYTES if tuning.kind == "qlora" else states.weight_bytes(tuning, setting)
             block = anatomy.linear_parameters / anatomy.layers
-            ends = states.weight_bytes(tuning, setting) * (anatomy.embedding_parameters + anatomy.head_parameters)
+            outside = 4 if tuning.kind == "qlora" else states.weight_bytes(tuning, setting)
+            ends = outside * (anatomy.embedding_parameters + anatomy.head_parameters)
             gathered = 2 * per_weight * block + ends
             reduced = 4 * block if tuning.kind == "full" else 0.0
             return (gathered + reduced) / GIB
@@ -171,6 +179,8 @@ def loss_bytes(anatomy: Anatomy, tuning: Tuning, setting: Setting) -> float:
     tokens, hidden, vocabulary = setting.tokens, anatomy.hidden, anatomy.vocabulary
     head = 2.0 * vocabulary * hidden
     states_ = 2.0 * tokens * hidden
+    if setting.whole_logits:
+        return UNFUSED_LOGIT_BYTES * tokens * vocabulary + states_ + (head if tuning.kind == "full" else 0.0)
     match path_of(anatomy, tuning, setting):
         case "plain":
             bytes_ = LOGIT_BYTES + (SOFTCAP_BYTES if anatomy.logit_softcap else 0)
@@ -180,6 +190,9 @@ def loss_bytes(anatomy: Anatomy, tuning: Tuning, setting: Setting) -> float:
             if tuning.kind == "qlora":  # the output layer is fp32, and cast for every chunk
                 return logits + head + 2 * states_
             return logits + states_
+        case "accelerated":
+            logits = min(2.0 * tokens * vocabulary, ACCELERATED_LOGIT_BYTES)
+            return logits + 2 * states_ + (2 * head if tuning.kind == "full" else 0.0)
         case "liger":
             return _liger_loss_bytes(anatomy, tuning, setting)
         case "fast" if tuning.kind != "full":
@@ -216,7 +229,7 @@ def _stored_bytes(anatomy: Anatomy, tuning: Tuning, setting: Setting) -> float:
     if setting.checkpointing == "offloaded":
         return 4 * 2.0 * anatomy.hidden
     recomputed = 0 if setting.checkpointing == "off" else -(-anatomy.layers // setting.recompute_every)
-    state = 4 if tuning.kind == "qlora" and setting.backend == "transformers" else 2
+    state = 4 if tuning.kind == "qlora" and setting.backend == "transformers" and not setting.compiled else 2
     whole = (anatomy.layers - recomputed) * kept_bytes(anatomy, tuning, setting)
     return recomputed * anatomy.hidden * state + whole
 
@@ -227,6 +240,8 @@ def _ends_bytes(anatomy: Anatomy, tuning: Tuning, setting: Setting) -> float:
         if setting.checkpointing == "offloaded":
             return 0.0
         return (6.2 if path_of(anatomy, tuning, setting) == "compiled" else 4.2) * anatomy.hidden
+    if setting.compiled:
+        return 8.0 * anatomy.hidden
     halves = {"full": 4 if setting.liger else 8, "lora": 2, "qlora": 4}[tuning.kind]
     return float(halves * anatomy.hidden)
 
@@ -235,11 +250,11 @@ def _cast_bytes(anatomy: Anatomy, tuning: Tuning, setting: Setting) -> float:
     """Return the copies of fp32 adapters that autocast makes and keeps until the end of the forward pass."""
     if tuning.kind == "full":
         return 2.0 * anatomy.total_parameters if setting.precision == "fp16" else 0.0
-    if states.adapter_bytes(tuning, setting) == 2 or path_of(anatomy, tuning, setting) == "fast":
+    if setting.compiled or states.adapter_bytes(tuning, setting) == 2 or path_of(anatomy, tuning, setting) == "fast":
         return 0.0
     if setting.checkpointing != "off":
         return 0.0
-    return 2.0 * tuning.trainable_parameters(anatomy) / setting.shards
+    return 2.0 * tuning.trainable_parameters(anatomy)
 
 
 def _head_gradient_bytes(anatomy: Anatomy, tuning: Tuning) -> float:
@@ -263,7 +278,7 @@ def _mask_bytes(anatomy: Anatomy, tuning: Tuning, setting: Setting) -> float:
 
 
 def _expanded_bytes(anatomy: Anatomy, tuning: Tuning, setting: Setting) -> float:
-    """Return a 4-bit weight that is expanded for its product, beside the one that Unsloth keeps room for."""
+    """Return a 4-bit weight that is expanded for its product, beside the one Unsloth keeps room for; DoRA expands any."""
     own = path_of(anatomy, tuning, setting) == "fast" and not setting.padded
     expands = tuning.kind == "qlora" and own and adapts_mlp(anatomy, tuning)
-    return 2.0 * anatomy.largest_linear if expands else 0.0
+    return (2.0 * anatomy.largest_linear if expands else 0.0) + states.dora_expanded_bytes(anatomy, tuning)

@@ -20,6 +20,9 @@ TOKEN_SECONDS = 5e-3
 MASKED_SCORE_BYTES = 28
 """Bytes moved for each pair of tokens and head where Unsloth's compiled attention falls back to a whole mask, which it
 does for full tuning of models that normalise each head, over several documents in a row; from two measured runs."""
+ACCUMULATED_BYTES = 6
+"""Bytes moved for each trained weight when a micro-batch's gradient is added to those before: it is read again, and the
+sum read and written, in 16 bits."""
 LAUNCHES_A_LAYER, LAUNCH_SECONDS = 90, 6e-6
 """Launches of one layer's forward pass while generating, and the seconds of each; assumed."""
 OVERLAP = 0.7
@@ -41,6 +44,9 @@ class Coefficients:
     moved_plain_full: float = 234.2
     moved_liger: float = 87.39
     moved_liger_full: float = 88.41
+    moved_accelerated: float = 64.0
+    """Set by a handful of measured steps rather than fitted."""
+    moved_accelerated_full: float = 64.0
     moved_fast: float = 104.8
     moved_compiled: float = 84.43
     moved_compiled_full: float = 92.76
@@ -49,6 +55,7 @@ class Coefficients:
     adapted_plain: float = 43.62
     """Bytes moved for each of T · Σ (in + out) of adapted projections."""
     adapted_liger: float = 33.15
+    adapted_accelerated: float = 8.0
     adapted_fast: float = 0.0
     adapted_compiled: float = 3.225
     dequantised_unsloth: float = 0.0
@@ -57,11 +64,13 @@ class Coefficients:
     layer_plain: float = 662.9
     """Microseconds in which the host launches a third of a layer's two passes."""
     layer_liger: float = 751.9
+    layer_accelerated: float = 500.0
     layer_fast: float = 707.4
     layer_compiled: float = 523.2
     projection_plain: float = 144.3
     """What an adapter adds to that."""
     projection_liger: float = 132.1
+    projection_accelerated: float = 60.0
     projection_fast: float = 40.87
     projection_compiled: float = 0.0
     quantised_unsloth: float = 52.91
@@ -116,7 +125,8 @@ def card_seconds(
     again = _recomputed_share(setting)
     passes = (3 if full else 2) + again
     flop = 2.0 * load.tokens * passes * (anatomy.linear_parameters + _active_experts(anatomy))
-    loss_again = 0 if setting.backend == "unsloth" or setting.liger else 1  # TRL computes each chunk of logits twice
+    # TRL computes each chunk of logits twice; all others find gradients in the forward pass.
+    loss_again = 0 if setting.backend == "unsloth" or setting.liger or setting.compiled else 1
     flop += 2.0 * load.tokens * anatomy.vocabulary * anatomy.hidden * ((3 if full else 2) + loss_again)
     seconds = flop / (fitted.matrix * rate)
     attended = load.attended if anatomy.sliding_window is None else min(load.attended, anatomy.sliding_window)
@@ -126,15 +136,19 @@ def card_seconds(
     moved = load.tokens * anatomy.layers * widths * (1 + again / 3)
     seconds += moved * _moved(path, tuning, fitted) / bandwidth
     if not full:
-        seconds += 2.0 * load.tokens * tuning.trainable_parameters(anatomy) * (3 + again) / (fitted.adapter * rate)
-        names = set(anatomy.target_names(tuning.targets))
+        seconds += 2.0 * load.tokens * tuning.multiplied_parameters(anatomy) * (3 + again) / (fitted.adapter * rate)
+        names = set(tuning.adapted(anatomy))
         beside = sum((each.inputs + each.outputs) * each.count for each in anatomy.projections if each.name in names)
         seconds += load.tokens * beside * (1 + again / 3) * _of(fitted, "adapted", path) / bandwidth
-    elif anatomy.head_norms == "head" and setting.backend == "unsloth" and strings_together(setting):
+    if full and setting.accumulation > 1:
+        seconds += ACCUMULATED_BYTES * anatomy.total_parameters / setting.shards / bandwidth
+    if full and anatomy.head_norms == "head" and setting.backend == "unsloth" and strings_together(setting):
         pairs = float(setting.tokens) * load.tokens * anatomy.heads * anatomy.layers
         seconds += MASKED_SCORE_BYTES * pairs * (1 + again / 3) / bandwidth
     if tuning.kind == "qlora":
-        share = fitted.dequantised_unsloth if setting.backend == "unsloth" else fitted.dequantised_transformers
+        share = fitted.dequantised_transformers
+        if setting.backend == "unsloth" or setting.compiled:
+            share = fitted.dequantised_unsloth
         seconds += share * passes * anatomy.quantisable_parameters * (states.NF4_BYTES + 2) / bandwidth
     return seconds
 
@@ -159,7 +173,8 @@ def optimizer_seconds(
     anatomy: Anatomy, tuning: Tuning, setting: Setting, card: Card, fitted: Coefficients = FITTED
 ) -> float:
     """Return the seconds of clipping and updating: memory moved for each trained parameter, and launches a tensor."""
-    bytes_ = states.adapter_bytes(tuning, setting) * tuning.trainable_parameters(anatomy) / setting.shards
+    bytes_ = states.adapter_bytes(tuning, setting) * tuning.trainable_parameters(anatomy)
+    bytes_ /= states.trained_shards(tuning, setting)
     eight_bit = setting.optimizer.endswith("8bit")
     moved = (fitted.update_8bit if eight_bit else fitted.update_32bit) * bytes_
     tensors = fitted.tensor_8bit * trained_tensors(anatomy, tuning) if eight_bit else 0.0
@@ -175,12 +190,14 @@ def traffic_seconds(anatomy: Anatomy, tuning: Tuning, setting: Setting, card: Ca
     if setting.gpus == 1:
         return 0.0
     share = (setting.gpus - 1) / setting.gpus
-    gradients = states.gradients_gib(anatomy, tuning, setting) * setting.shards * 2**30
+    gradients = states.gradients_gib(anatomy, tuning, setting) * states.trained_shards(tuning, setting) * 2**30
     moved = 2 * share * gradients
     if setting.parallelism == "fsdp2":
         passes = 2 + _recomputed_share(setting)
         weights = states.weights_gib(anatomy, tuning, setting) * setting.shards * 2**30
-        moved = share * (passes * setting.accumulation * weights + gradients)
+        # Gradients of split weights are scattered in every micro-batch, those of adapters averaged once.
+        once = setting.accumulation * gradients if tuning.kind == "full" else 2 * gradients
+        moved = share * (passes * setting.accumulation * weights + once)
     seconds = moved / (card.link_gb_per_second * 1e9)
     return max(seconds - OVERLAP * computing, (1 - OVERLAP) * seconds)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from ..foundation.errors import TunewrightError
 from ..recipes.model import Recipe
-from . import cost, memory
+from . import cost, memory, preflight
 from .anatomy import Anatomy, read_anatomy
 from .calibration import Calibration, Correction, correction, measured_watts, read_calibration, shape_name
 from .cards import Card
@@ -20,24 +21,26 @@ from .search import (
     PROBED_ROWS,
     Candidate,
     Surroundings,
-    choose,
     is_installed,
     look_around,
     probe_seconds,
     search,
 )
-from .several import several_gpus
+from .setting import Setting
+from .several import UNSLOTH_ALONE, Wish, choose_together, obstacle, parallelism_reason, together
 from .timing import EVALUATION_SHARE, Cadence, Timing, choose_cadence, disk_gib, time_run
 from .work import LARGEST_MERGED_GIB, Work
 
 SHOWN_ALTERNATIVES = 5
+UNCORRECTED = Correction(seconds=1.0, peak=1.0, runs=0)
 TIME_ERROR = {"measured": 0.25, "datasheet": 0.4, "assumed": 0.7, "calibrated": 0.25, "default": 0.6, "repeated": 0.15}
 """How far the total time may be off either way, by where the device's figures come from."""
 
 
 def plan_recipe(
-    recipe: Recipe, machine: Machine, hourly_rate: float | None = None, backend: Backend | None = None
-) -> Plan:
+    recipe: Recipe, machine: Machine, hourly_rate: float | None = None, backend: Backend | None = None,
+    wish: Wish = None,
+) -> Plan:  # fmt: skip
     """Return the fastest plan that fits `machine`, for the recipe's own model and its data as rendered for training.
 
     `hourly_rate` is the machine's price in any currency; `backend` is taken instead of our own choice. Raises TunewrightError when the model or data cannot be
@@ -48,13 +51,15 @@ def plan_recipe(
     from .sources import find_model
 
     folder = find_model(recipe.base.model, recipe.base.revision)
+    found = preflight.check(recipe, folder)
     anatomy = read_anatomy(folder)
     rows = measure_rows(recipe)
     assert rows is not None, "nobody cancels"
+    preflight.require_lengths(recipe, max(rows.training, default=0))
     judged = 0
     if recipe.evaluation.source:
         judged = min(recipe.evaluation.rows, count_rows(open_source(recipe.evaluation.source))[0])
-    return make_plan(
+    plan = make_plan(
         recipe,
         machine,
         anatomy,
@@ -65,7 +70,9 @@ def plan_recipe(
         hourly_rate,
         judged,
         backend,
+        wish,
     )
+    return replace(plan, notes=(*found, *plan.notes))
 
 
 def make_plan(
@@ -79,6 +86,7 @@ def make_plan(
     hourly_rate: float | None = None,
     judged: int = 0,
     backend: Backend | None = None,
+    wish: Wish = None,
 ) -> Plan:
     """Return the fastest plan that fits `machine` for rows of these lengths, in tokens.
 
@@ -101,16 +109,25 @@ def make_plan(
         max(supervised, default=0),
         judged,
     )
-    around = look_around(work, machine, calibration, backend)
-    candidates = list(search(work, around))
-    fitting = _fitting(work, around, machine, candidates)
+    around = look_around(work, machine, calibration, backend, wish)
+    asked = len(wish) if isinstance(wish, tuple) else wish
+    shared = list(together(work, around, machine, wish)) if backend != "unsloth" or (asked or 1) > 1 else []
+    if backend == "unsloth" and shared:
+        raise TunewrightError(
+            "Unsloth trains on one GPU", UNSLOTH_ALONE, "Leave the backend to the plan, or the others out: --gpus 1."
+        )
+    surroundings = [around, *shared] if (asked or 1) == 1 or around.gpu is None else shared
+    found = [(each, way) for way in surroundings for each in search(work, way)]
+    candidates = [each for each, _ in found]
+    fitting = _fitting(work, machine, found)
     if not fitting:
-        raise nothing_fits(work, around, candidates)
-    chosen = choose(fitting)
+        raise nothing_fits(work, surroundings[-1], candidates)
+    chosen = choose_together(fitting, asked=wish is not None)
+    around = next(way for each, way in found if each is chosen)
     cadence = choose_cadence(work, around, chosen)
     timing = time_run(work, around, chosen, cadence)
     kind = (recipe.method.kind, chosen.setting.backend, chosen.setting.checkpointing)
-    earlier = correction(machine.short_name, shape_name(anatomy), *kind)
+    earlier = correction(machine.short_name, shape_name(anatomy), *kind) if around.gpus == 1 else UNCORRECTED
     return Plan(
         machine=machine.short_name,
         backend=chosen.setting.backend,
@@ -131,25 +148,28 @@ def make_plan(
         merge=work.merges,
         recompute_every=chosen.setting.recompute_every,
         liger=chosen.setting.liger,
+        compiled=chosen.setting.compiled,
         optimizer_placement="paged" if chosen.setting.optimizer.startswith("paged") else "device",
-        gpu_indices=(around.gpu.index,) if around.gpu else (0,),
+        gpu_indices=around.gpu_indices,
+        parallelism=around.parallelism,
         prediction=predict(work, around, chosen, timing, earlier, hourly_rate),
-        reasons=tuple(reasons(work, machine, around, candidates, chosen, cadence)),
+        reasons=tuple(reasons(work, machine, around, candidates, chosen, cadence, asked=wish is not None)),
         alternatives=tuple(alternatives(work, around, candidates, chosen, cadence, earlier)),
         notes=tuple(notes(work, machine, around, chosen, timing, earlier)),
     )
 
 
-def _fitting(work: Work, around: Surroundings, machine: Machine, candidates: Sequence[Candidate]) -> list[Candidate]:
+def _fitting(work: Work, machine: Machine, found: Sequence[tuple[Candidate, Surroundings]]) -> list[Candidate]:
     """Return the plans that fit, by the formulas and by what earlier runs like them took beyond these."""
     grown: dict[tuple[str, str], float] = {}
     fitting: list[Candidate] = []
-    for each in candidates:
+    for each, around in found:
         kind = (each.setting.backend, each.setting.checkpointing)
         if kind not in grown:
             earlier = correction(machine.short_name, shape_name(work.anatomy), work.tuning.kind, *kind)
             grown[kind] = max(1.0, earlier.peak)
-        if grown[kind] * each.needed_gib <= around.budget_gib:
+        beyond = grown[kind] if around.gpus == 1 else 1.0  # what one GPU took says little of several
+        if beyond * each.needed_gib <= around.budget_gib:
             fitting.append(each)
     return fitting
 
@@ -204,6 +224,8 @@ def time_error(around: Surroundings, earlier_runs: int) -> float:
 
 
 def _attention(around: Surroundings, chosen: Candidate) -> str:
+    if chosen.setting.compiled:
+        return "varlen"
     masks_packs = chosen.batching == "packed" and around.gpu is not None and chosen.setting.backend == "transformers"
     return "flex_attention" if masks_packs else "sdpa"
 
@@ -215,18 +237,29 @@ def reasons(
     candidates: Sequence[Candidate],
     chosen: Candidate,
     cadence: Cadence,
+    asked: bool = False,
 ) -> Iterator[Reason]:
     """Yield every choice of the plan with its reason and numbers."""
     if around.gpu is None:
         yield Reason("device", "cpu", machine.accelerator_note)
-    else:
+    elif around.gpus == 1:
+        most = len(machine.gpus) > 1 and around.gpu is machine.freest_gpu
         yield Reason(
             "device",
             f"GPU {around.gpu.index}",
             f"{around.gpu.name} has {around.free_gib:.1f} of {around.gpu.memory_total_gib:.1f} GiB free"
-            + (", the most of all." if len(machine.gpus) > 1 else "."),
+            + (", the most of all." if most else "."),
         )
-    yield _backend_reason(around, candidates, chosen)
+    else:
+        yield Reason(
+            "device",
+            f"GPUs {', '.join(map(str, around.gpu_indices))}",
+            f"Each {around.gpu.name} has at least {around.free_gib:.1f} of {around.gpu.memory_total_gib:.1f} GiB free.",
+        )
+    if len(machine.gpus) > 1:
+        why = obstacle(len(machine.gpus))
+        yield Reason("parallelism", *parallelism_reason(candidates, chosen, around.budget_gib, asked, why))
+    yield _backend_reason(work, around, candidates, chosen)
     yield Reason("precision", around.precision, _PRECISIONS[around.precision])
     yield _batch_reason(work, candidates, chosen)
     yield _checkpointing_reason(around, candidates, chosen)
@@ -257,9 +290,9 @@ _PRECISIONS = {
 }
 
 
-def _backend_reason(around: Surroundings, candidates: Sequence[Candidate], chosen: Candidate) -> Reason:
+def _backend_reason(work: Work, around: Surroundings, candidates: Sequence[Candidate], chosen: Candidate) -> Reason:
     setting = chosen.setting
-    value = setting.backend + (" with Liger" if setting.liger else "")
+    value = _software(setting)
     if around.gpu is None:
         return Reason("backend", value, "Unsloth needs a GPU.")
     others = [each for each in candidates if each.setting.backend != setting.backend]
@@ -267,14 +300,27 @@ def _backend_reason(around: Surroundings, candidates: Sequence[Candidate], chose
         fitting = [each for each in others if each.needed_gib <= around.budget_gib] or others
         best = min(fitting, key=lambda each: each.training_seconds)
         because = (
-            f"The fastest plan with {best.setting.backend}{' and Liger' if best.setting.liger else ''} takes "
+            f"The fastest plan with {_software(best.setting)} takes "
             f"{best.training_seconds:.0f} s of training and start, this one {chosen.training_seconds:.0f}."
         )
+    elif setting.gpus > 1:
+        because = UNSLOTH_ALONE
     elif setting.backend == "transformers" and not is_installed("unsloth"):
         because = "Unsloth is not installed; `pip install tunewright[gpu]` adds it."
+    elif setting.backend == "transformers" and work.tuning.saved:
+        because = (
+            "Unsloth lays aside the originals of modules that are trained whole, so that the model as it was before "
+            "could not be asked any more."
+        )
     else:
         because = "It was asked for."
     return Reason("backend", value, because)
+
+
+def _software(setting: Setting) -> str:
+    """Return what runs the layers, in words."""
+    more = " with Liger" if setting.liger else ", compiled and fused" if setting.compiled else ""
+    return setting.backend + more
 
 
 def _batch_reason(work: Work, candidates: Sequence[Candidate], chosen: Candidate) -> Reason:
@@ -294,7 +340,9 @@ def _batch_reason(work: Work, candidates: Sequence[Candidate], chosen: Candidate
 def _alike(one: Candidate, other: Candidate, but: str) -> bool:
     """Tell whether two plans differ in nothing that people choose between, `but` for one thing."""
     a, b = one.setting, other.setting
-    same = a.backend == b.backend and a.liger == b.liger and a.optimizer == b.optimizer
+    same = (a.backend, a.liger, a.compiled, a.optimizer, a.gpus, a.parallelism) == (
+        b.backend, b.liger, b.compiled, b.optimizer, b.gpus, b.parallelism
+    )  # fmt: skip
     recomputing = (a.checkpointing, a.recompute_every) == (b.checkpointing, b.recompute_every)
     return same and (recomputing if but == "micro-batch" else one.micro_batch == other.micro_batch)
 
@@ -325,11 +373,11 @@ def _batching_reason(work: Work, chosen: Candidate) -> Reason:
             f"{work.drawn.longest:,} tokens.",
         )
     if chosen.batching == "padding-free":
-        padded = work.drawn.padded_length(chosen.micro_batch) * chosen.micro_batch
+        padded = work.deal(chosen.micro_batch, chosen.setting.gpus, "sorted").padded
         return Reason(
             "batching",
             "padding-free",
-            f"Unsloth strings rows together and keeps them apart in attention; padded, {padded / chosen.load.tokens:.1f} "
+            f"Rows are strung together and kept apart in attention; padded, {padded / chosen.load.tokens:.1f} "
             "times as many tokens would be computed.",
         )
     useful = work.drawn.mean * chosen.micro_batch / chosen.load.tokens
@@ -337,7 +385,8 @@ def _batching_reason(work: Work, chosen: Candidate) -> Reason:
         "batching",
         "padded",
         f"Packing is not in the recipe, as it changes what a step learns from; rows of {work.drawn.mean:.0f} tokens on "
-        f"average are padded to {chosen.load.attended:.0f}, so {100 * (1 - useful):.0f} % of the work is padding.",
+        f"average, dealt to micro-batches by length, are padded to {chosen.load.tokens / chosen.micro_batch:.0f}, so "
+        f"{100 * (1 - useful):.0f} % of the work is padding.",
     )
 
 
@@ -400,8 +449,6 @@ def notes(
         )
     if earlier.because:
         yield earlier.because
-    if len(machine.gpus) > 1:
-        yield several_gpus(work, around, chosen, len(machine.gpus))
     if chosen.setting.optimizer.startswith("paged"):
         yield "The optimizer's states may be paged to the host's memory, for nothing fits otherwise; steps take longer."
     host = memory.host_gib(work.anatomy, work.tuning, chosen.setting)
@@ -417,6 +464,6 @@ def notes(
     if work.recipe.method.kind == "qlora" and around.gpu is None:
         yield "On a processor 4-bit weights save memory but not time: each pass expands them again."
     drawn = measured_watts(machine.short_name)
-    kwh = cost.energy_kwh(timing.total, machine, measured_watts=drawn)
+    kwh = cost.energy_kwh(timing.total, machine, around.gpus, drawn)
     if kwh >= 0.01:
         yield f"About {kwh:.2f} kWh {cost.POWER_WORDS[cost.power_source(machine, drawn)]}."

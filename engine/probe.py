@@ -44,7 +44,8 @@ from .runs.directory import RunDirectory
 from .runs.supervise import read_history, trainer_environment
 from .search import Surroundings, look_around
 from .setting import Setting
-from .sources import find_model
+from .several import Wish
+from .sources import find_model, find_weights
 from .work import Work
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ def probe_recipe(
     say: Callable[[str], None] = lambda words: None,
     cancelled: Callable[[], bool] = lambda: False,
     backend: Backend | None = None,
+    wish: Wish = None,
 ) -> Finding:
     """Probe the plan of `recipe` on `machine` in a child process, and keep by how much predictions were off.
 
@@ -130,7 +132,7 @@ def probe_recipe(
     choice. Raises TunewrightError when there is no plan, when the child fails other than by running out of memory, and
     when it takes longer than `limit_seconds`.
     """
-    find_model(recipe.base.model, recipe.base.revision)
+    find_weights(recipe.base.model, recipe.base.revision)
     open_source(recipe.data.source, recipe.data.split)  # what is missing is said before anything is measured
     notes: list[str] = []
     if (device := unmeasured(machine)) is not None:
@@ -140,7 +142,13 @@ def probe_recipe(
         except TunewrightError as error:
             notes.append(f"{error.title}: {error.message}")
     say("planning")
-    plan = plan_recipe(recipe, machine, backend=backend)
+    plan = plan_recipe(recipe, machine, backend=backend, wish=1 if wish is None else wish)
+    if plan.gpus > 1:
+        raise TunewrightError(
+            "The probe measures one GPU",
+            f"It was asked to use {plan.gpus}: what these take together is told by a short run.",
+            "`tunewright train … --gpus` with --set training.steps=20 is one; or probe one GPU, such as --gpus 1.",
+        )
     say(f"training {STEPS} steps on the longest rows")
     found = _run_child(recipe, plan, limit_seconds, cancelled)
     return _conclude(recipe, machine, plan, found, notes)
@@ -327,6 +335,7 @@ def lay_out(recipe: Recipe, plan: Plan, around: Surroundings, lengths: Sequence[
         optimizer=f"{paged}{recipe.training.optimizer}",
         packed=packed,
         liger=plan.liger,
+        compiled=plan.compiled,
         libraries_gib=around.calibration.libraries_gib if around.gpu is None else 0.0,
         accumulation=len(batches),
         padded=plan.backend == "unsloth" and plan.batching == "padded",

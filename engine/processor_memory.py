@@ -27,7 +27,7 @@ def peak_terms(anatomy: Anatomy, tuning: Tuning, setting: Setting) -> dict[str, 
         "gradients": states.gradients_gib(anatomy, tuning, setting),
         "optimizer": states.optimizer_gib(anatomy, tuning, setting),
         "activations": activations_gib(anatomy, tuning, setting),
-        "layer": layer_gib(anatomy, setting),
+        "layer": layer_gib(anatomy, setting) + states.dora_expanded_bytes(anatomy, tuning) / GIB,
         "loss": loss_gib(anatomy, setting),
         "dequantisation": 4 * anatomy.largest_linear / GIB if tuning.kind == "qlora" else 0.0,
     }
@@ -40,6 +40,7 @@ def activations_gib(anatomy: Anatomy, tuning: Tuning, setting: Setting) -> float
         h, q, kv, ffn = anatomy.hidden, anatomy.attention_width, anatomy.kv_width, anatomy.ffn
         copies = 0 if tuning.kind == "full" else 3 * h
         stored = anatomy.layers * (10 * h + copies + 3 * q + 3 * kv + 4 * ffn)
+        stored += anatomy.layers * states.dora_kept_bytes(anatomy, tuning) / 2  # here it computes in fp32
     else:
         stored = anatomy.layers * anatomy.hidden
     return HEAP_SHARE * 4 * setting.tokens * stored / GIB
@@ -52,5 +53,6 @@ def layer_gib(anatomy: Anatomy, setting: Setting) -> float:
 
 def loss_gib(anatomy: Anatomy, setting: Setting) -> float:
     """Return what the logits and their loss take beyond one layer's working set: both are not there at once."""
-    logits = 16.0 * min(setting.tokens, LOSS_CHUNK_TOKENS) * anatomy.vocabulary / GIB
+    tokens = setting.tokens if setting.whole_logits else min(setting.tokens, LOSS_CHUNK_TOKENS)
+    logits = 16.0 * tokens * anatomy.vocabulary / GIB
     return max(0.0, logits - layer_gib(anatomy, setting))

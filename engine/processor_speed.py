@@ -46,7 +46,7 @@ def micro_batch_seconds(anatomy: Anatomy, tuning: Tuning, setting: Setting, load
     seconds += products_seconds(2.0 * load.tokens * anatomy.vocabulary * anatomy.hidden, anatomy, rates)
     again = 4 / 3 if recomputing else 1.0
     if tuning.kind != "full":
-        flop = 6.0 * load.tokens * tuning.trainable_parameters(anatomy)
+        flop = 6.0 * load.tokens * tuning.multiplied_parameters(anatomy)
         seconds += again * products_seconds(flop, anatomy, rates) * PROCESSOR_EFFICIENCY / THIN_EFFICIENCY
     seconds += again * (elements_seconds(anatomy, load, rates) + overhead_seconds(anatomy, tuning, rates))
     if tuning.kind == "qlora":
@@ -58,7 +58,7 @@ def forward_seconds(anatomy: Anatomy, tuning: Tuning, load: Load, rates: ThreadR
     """Return the seconds of a forward pass without gradients; element-wise work and overhead are a third of all three."""
     seconds = forward_products_seconds(anatomy, load, rates)
     if tuning.kind != "full":
-        flop = 2.0 * load.tokens * tuning.trainable_parameters(anatomy)
+        flop = 2.0 * load.tokens * tuning.multiplied_parameters(anatomy)
         seconds += products_seconds(flop, anatomy, rates) * PROCESSOR_EFFICIENCY / THIN_EFFICIENCY
     seconds += (elements_seconds(anatomy, load, rates) + overhead_seconds(anatomy, tuning, rates)) / 3
     if tuning.kind == "qlora":

@@ -20,7 +20,7 @@ CHECKPOINT_SECONDS = 0.08
 """What a checkpoint takes however small it is; timed."""
 IMPORT_SECONDS = {"unsloth": 25.0, "transformers": 14.7}
 """Imports beside a GPU; measured."""
-COMPILING_SECONDS: dict[Path, float] = {"plain": 1.0, "liger": 1.6, "fast": 2.0, "compiled": 16.0}
+COMPILING_SECONDS: dict[Path, float] = {"plain": 1.0, "liger": 1.6, "accelerated": 25.0, "fast": 2.0, "compiled": 16.0}
 """What the first step takes beyond the others, by the code that runs the layers; medians of measured runs."""
 PADDED_COMPILING_SECONDS = 22.0
 """What it takes on top where Unsloth compiles whole blocks for padded rows; measured. Four times that in 4 bits, as
@@ -35,7 +35,7 @@ def compiling_seconds(anatomy: Anatomy, tuning: Tuning, setting: Setting) -> flo
     seconds = COMPILING_SECONDS[path]
     if setting.padded and path == "fast":
         seconds += PADDED_COMPILING_SECONDS * (4 if tuning.kind == "qlora" else 1)
-    if setting.packed and setting.backend == "transformers":
+    if setting.packed and setting.backend == "transformers" and not setting.compiled:
         seconds += FLEX_COMPILE_SECONDS
     return seconds
 

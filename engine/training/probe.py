@@ -20,13 +20,14 @@ from typing import Any
 from ...foundation.files import write_atomically
 from ...foundation.text import one_line
 from ...recipes.model import Recipe
-from ..data.preparing import Prepared, prepare
+from ..data.cache import prepare_once
+from ..data.preparing import Prepared
 from ..plan import Plan
 from ..probe import FINDINGS, STEPS, WARM_STEPS, longest_rows
 from ..runs import outcome
 from ..runs.directory import RunDirectory
 from ..runs.events import EventLog
-from ..sources import find_model
+from ..sources import find_weights
 from .trainer import build_trainer, end_with_parent, guard, load, ran_out_of_memory
 
 
@@ -43,11 +44,11 @@ def main(arguments: list[str]) -> int:
 def probe(directory: RunDirectory, log: EventLog) -> int:
     """Write down the rows and what they took; memory that runs out is written down as well."""
     recipe, plan = directory.recipe(), directory.plan()
-    folder = find_model(recipe.base.model, recipe.base.revision)
-    rows = longest_rows(prepare(recipe, folder), recipe, plan.micro_batch)
+    folder = find_weights(recipe.base.model, recipe.base.revision)
+    rows = longest_rows(prepare_once(recipe, folder).prepared, recipe, plan.micro_batch)
     found: dict[str, Any] = {
-        "training": [row.length for row in rows.training],
-        "validation": [row.length for row in rows.validation],
+        "training": rows.training.lengths,
+        "validation": rows.validation.lengths,
     }
     write_atomically(directory.path / FINDINGS, json.dumps(found))
     try:
@@ -76,7 +77,8 @@ def measure(
     )
     model, tokenizer = load(recipe, short, folder)
 
-    from .telemetry import Telemetry, device_samples, peak_memory_gib, reserved_peak_gib, reset_peak_memory
+    from .devices import device_samples
+    from .telemetry import Telemetry, peak_memory_gib, reserved_peak_gib, reset_peak_memory
 
     figures: dict[str, float] = {}
     seconds: list[float] = []
@@ -84,14 +86,12 @@ def measure(
     class Watch(Telemetry):
         """The trainer's own telemetry, which also takes the peaks of each part."""
 
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            super().on_step_end(args, state, control, **kwargs)
-            seconds.append(self._step_seconds)
-            if len(seconds) == WARM_STEPS:
-                power.reset()
-
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
             super().on_log(args, state, control, logs, **kwargs)
+            if "loss" in logs:
+                seconds.append(self.step_seconds)
+                if len(seconds) == WARM_STEPS:
+                    power.reset()
             if "loss" in logs and state.global_step == STEPS:
                 if power.watts is not None:
                     figures["watts"] = power.watts
@@ -115,7 +115,7 @@ def measure(
     def no_answers(prompts: Sequence[str]) -> list[str]:
         return []
 
-    with device_samples(log, plan.device) as power:
+    with device_samples(log, plan) as power:
         watch = Watch(directory, log, short, (), no_answers)
         trainer = build_trainer(directory, recipe, short, model, tokenizer, rows, watch)
         trainer.args.train_sampling_strategy = "sequential"  # the longest rows together, in every step

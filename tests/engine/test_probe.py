@@ -6,10 +6,13 @@ import json
 import os
 import random
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -33,7 +36,7 @@ from tunewright.engine.measuring import COPY_SHARE, measure, read_card_rates, un
 from tunewright.engine.plan import Plan
 from tunewright.engine.planner import plan_recipe
 from tunewright.engine.probe import STEPS, Figures, Finding, lay_out, longest_rows, probe_recipe
-from tunewright.engine.runs.events import EventLog
+from tunewright.engine.runs.events import EventLog, Gpu
 from tunewright.engine.search import look_around
 from tunewright.engine.work import Work
 from tunewright.foundation.errors import TunewrightError
@@ -338,19 +341,31 @@ def test_a_card_without_a_driver_that_torch_can_use_is_said(home: Path) -> None:
     assert not (home / "calibration.json").exists() and not os.path.exists(home / "runs")
 
 
+def plan_for(device: str) -> Any:
+    return SimpleNamespace(device=device, gpu_indices=(0, 2))
+
+
 @pytest.mark.slow
 def test_power_is_the_mean_of_the_samples_since_training_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tunewright.engine.training import telemetry
+    from tunewright.engine.training import devices
 
     drawn, sampled = [900.0], Event()
 
-    def sample_gpus() -> tuple[GpuDevice, ...]:
-        sampled.set()
-        return (replace(GPU, power_watts=drawn[0]),)
+    @contextmanager
+    def gpus(indices: tuple[int, ...]) -> Iterator[Callable[[], list[Gpu]]]:
+        assert indices == (0, 2)
 
-    monkeypatch.setattr(telemetry, "sample_gpus", sample_gpus)
-    monkeypatch.setattr(telemetry, "DEVICE_SAMPLES_SECONDS", 0.01)
-    with telemetry.device_samples(EventLog(tmp_path / "events.jsonl"), "cuda") as power:
+        def sample() -> list[Gpu]:
+            sampled.set()
+            return [Gpu(index=index, utilisation_percent=None, memory_used_gib=1, memory_total_gib=2,
+                        temperature_celsius=None, power_watts=drawn[0] / 2) for index in indices]  # fmt: skip
+
+        yield sample
+
+    monkeypatch.setattr(devices, "_gpus", gpus)
+    monkeypatch.setattr(devices, "DEVICE_SAMPLES_SECONDS", 0.01)
+    log = EventLog(tmp_path / "events.jsonl")
+    with devices.device_samples(log, plan_for("cuda")) as power:
         while power.watts is None:
             assert sampled.wait(20)
         assert power.watts == 900.0
@@ -363,5 +378,5 @@ def test_power_is_the_mean_of_the_samples_since_training_began(tmp_path: Path, m
         while power.watts is None:
             assert sampled.wait(20)
         assert power.watts == 300.0
-    with telemetry.device_samples(EventLog(tmp_path / "events.jsonl"), "cpu") as power:
+    with devices.device_samples(log, plan_for("cpu")) as power:
         assert power.watts is None
