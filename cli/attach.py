@@ -66,13 +66,15 @@ def follow_in_lines(run: RunDirectory, stream: TextIO | None = None) -> History:
 def describe(event: Event, history: History) -> str | None:
     """Return one line for `event`, None for what would only make noise."""
     match event:
-        case Phase(name=name, detail=detail) if name not in ("training", "evaluating"):
+        case Phase(name=name, detail=detail, done=None) if not _is_passing(name, detail):
             return f"· {name}{f': {one_line(detail, 80)}' if detail else ''}"
         case Step() if _is_told(event):
             left = history.seconds_left()
             return (
                 f"  step {event.step}/{event.total_steps}  loss {event.loss:.4f}  lr {event.learning_rate:.2e}  "
-                f"grad {event.grad_norm:.2f}  {history.tokens_per_second() or 0:,.0f} tokens/s  {gib_text(event.peak_gib)}"
+                f"grad {event.grad_norm:.2f}  {history.tokens_per_second() or 0:,.0f} tokens/s"
+                + (f" ({percent_text(event.mfu)} MFU)" if event.mfu is not None else "")
+                + f"  {gib_text(event.peak_gib)}"
                 + (f"  {seconds_text(left)} left" if left else "")
             )
         case Eval():
@@ -90,6 +92,11 @@ def describe(event: Event, history: History) -> str | None:
             return f"· {state}{f': {one_line(reason, 100)}' if reason else ''}"
         case _:
             return None
+
+
+def _is_passing(name: str, detail: str) -> bool:
+    """Tell whether a phase comes and goes while training; a checkpoint is told once it is saved."""
+    return name in ("training", "evaluating") or (name == "saving" and bool(detail))
 
 
 def _is_told(step: Step) -> bool:

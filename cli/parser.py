@@ -38,6 +38,7 @@ NOUNS: dict[str, Noun] = {
     "plan": Noun("plan", "show the fastest plan that fits this machine for a recipe and its data"),
     "data": Noun("data", "inspect, audit, preview, convert and split data sets"),
     "probe": Noun("probe", "train a few steps on the longest rows, and compare them with the plan's predictions"),
+    "fetch": Noun("fetch", "fetch a model or a data set from the Hub, or go on where that broke off"),
     "train": Noun("train", "start a run from a recipe; it goes on when you log out"),
     "runs": Noun("runs", "list the runs and their states"),
     "attach": Noun("attach", "follow a run that is going on, or read one that has ended"),

@@ -11,6 +11,7 @@ from ..engine.anatomy import read_anatomy
 from ..engine.data.counting import count_rows
 from ..engine.defaults import default_recipe
 from ..engine.machine import inspect_machine
+from ..engine.needs import is_on_hub
 from ..engine.plan import Plan, Prediction, Reason
 from ..engine.planner import plan_recipe
 from ..engine.sources import BUILT_IN_MODELS, find_model
@@ -18,8 +19,10 @@ from ..foundation.errors import TunewrightError
 from ..foundation.home import runs_folder
 from ..recipes.model import Recipe
 from .estimate import memory_text
+from .fetch import describe_model, make_plannable, values_of, waiting_text
+from .gpus_argument import add_gpus, wished_gpus
 from .parser import add_json, print_json
-from .recipe_argument import absolute_source, add_recipe, change_recipe, find_recipe
+from .recipe_argument import absolute_source, add_recipe, change_recipe, find_recipe, is_recipe
 from .table import gib_text, paragraph, render_table, seconds_text
 
 
@@ -28,6 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_recipe(parser)
     parser.epilog = "A model in the place of RECIPE (a folder, or a name on the Hub) is planned with default values."
     parser.add_argument("--rate", type=float, metavar="MONEY", help="what an hour of this machine costs, any currency")
+    add_gpus(parser)
     add_json(parser)
 
 
@@ -36,12 +40,14 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.rate is not None and not 0 <= arguments.rate < 1e6:
         raise TunewrightError("Rate out of range", f"{arguments.rate:g} is no price of an hour.", "Such as --rate 2.5.")
     recipe = _recipe_for_model(arguments) if _is_model(arguments.recipe) else find_recipe(arguments)[1]
-    plan = plan_recipe(recipe, inspect_machine(runs_folder()), arguments.rate)
+    waiting = make_plannable(recipe, allowed=False, run_follows=False)
+    machine = inspect_machine(runs_folder())
+    plan = plan_recipe(recipe, machine, arguments.rate, wish=wished_gpus(arguments, machine))
     if arguments.json:
         values: dict[str, Any] = json.loads(plan.to_json())
-        print_json(values)
+        print_json({**values, "to_fetch": [values_of(each, with_files=False) for each in waiting]})
     else:
-        print(plan_text(plan))
+        print("\n\n".join(filter(None, (plan_text(plan), waiting_text(waiting)))))
     return 0
 
 
@@ -52,7 +58,7 @@ def _is_model(name: str) -> bool:
     try:
         return "/" in name and not name.endswith(".toml") and bool(find_model(name))
     except TunewrightError:
-        return False
+        return is_on_hub(name) and not is_recipe(name)
 
 
 def _recipe_for_model(arguments: argparse.Namespace) -> Recipe:
@@ -60,6 +66,8 @@ def _recipe_for_model(arguments: argparse.Namespace) -> Recipe:
     if arguments.data is None:
         raise TunewrightError("No data", "A model alone cannot be planned.", "Add --data FILE, a JSONL file of rows.")
     rows = count_rows(arguments.data).rows
+    if is_on_hub(arguments.recipe):
+        describe_model(arguments.recipe)
     anatomy = read_anatomy(find_model(arguments.recipe))
     recipe, _ = default_recipe("lora", arguments.recipe, absolute_source(arguments.data), rows, anatomy)
     return change_recipe(recipe, arguments.changes)
@@ -67,7 +75,9 @@ def _recipe_for_model(arguments: argparse.Namespace) -> Recipe:
 
 def plan_text(plan: Plan) -> str:
     """Return `plan` as text: figures, memory, reasons, plans that lost, notes."""
-    parts = [f"{plan.total_steps} steps of {plan.micro_batch} × {plan.accumulation} rows on {plan.machine}"]
+    gpus = f" × {plan.gpus} GPUs" if plan.gpus > 1 else ""
+    parts = [f"{plan.total_steps} steps of {plan.micro_batch} × {plan.accumulation}{gpus} rows on {plan.machine}"]
+    parts[0] += f"\n{_layout(plan)}"
     if plan.prediction:
         parts += [_figures(plan.prediction), _memory(plan.prediction)]
     if plan.reasons:
@@ -80,6 +90,15 @@ def plan_text(plan: Plan) -> str:
     if plan.notes:
         parts.append("\n".join(map(paragraph, plan.notes)))
     return "\n\n".join(parts)
+
+
+def _layout(plan: Plan) -> str:
+    """Return what only changes the cost, in one line."""
+    words = [plan.backend, plan.precision, plan.batching, f"{plan.attention} attention"]
+    words.append("torch.compile" if plan.compiled else "not compiled")
+    if plan.gpus > 1:
+        words.append(f"GPUs {', '.join(map(str, plan.gpu_indices))} by {plan.parallelism}")
+    return ", ".join(words)
 
 
 def _reason(reason: Reason) -> str:

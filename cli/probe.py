@@ -16,6 +16,7 @@ from ..engine.setting import GIB
 from ..foundation.errors import TunewrightError
 from ..foundation.home import runs_folder
 from .estimate import memory_text
+from .gpus_argument import add_gpus, wished_gpus
 from .parser import add_json, print_json
 from .recipe_argument import add_recipe, find_recipe
 from .table import render_table, seconds_text
@@ -29,6 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backend", choices=("unsloth", "transformers"), help="probe this one instead of the plan's choice"
     )
+    add_gpus(parser)
     parser.epilog = "What it finds corrects later plans for this model shape and method, until a run has ended here."
     parser.add_argument(
         "--limit", type=float, default=LIMIT_SECONDS, metavar="SECONDS", help=f"give up after this ({LIMIT_SECONDS:g})"
@@ -48,7 +50,9 @@ def run(arguments: argparse.Namespace) -> int:
         print(words, file=stream, flush=True)
 
     say(f"{name} on {machine.short_name}")
-    found = probe_recipe(recipe, machine, arguments.limit, say, backend=arguments.backend)
+    found = probe_recipe(
+        recipe, machine, arguments.limit, say, backend=arguments.backend, wish=wished_gpus(arguments, machine)
+    )
     if arguments.json:
         print_json(values_of(found, name))
     else:

@@ -43,6 +43,15 @@ def find_recipe(arguments: argparse.Namespace) -> tuple[str, Recipe]:
     return name, change_recipe(recipe, changes)
 
 
+def is_recipe(name: str) -> bool:
+    """Tell whether the registry has a recipe called `name`."""
+    try:
+        with open_registry() as registry:
+            return bool(registry.get(name))
+    except TunewrightError:
+        return False
+
+
 def absolute_source(source: str) -> str:
     """Return the name of a data set as a run keeps it: of what is on this disk the whole path."""
     path = Path(source).expanduser()

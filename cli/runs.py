@@ -1,25 +1,38 @@
-"""`tunewright runs`: every run on this machine and how it stands."""
+"""`tunewright runs`: every run on this machine and how it stands; `runs show RUN`: one of them with what it measured."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import time
+from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
-from ..engine.runs.directory import RunDirectory, list_runs, standing
+from ..engine.plan import Prediction
+from ..engine.runs.directory import RunDirectory, find_run, list_runs, standing
 from ..engine.runs.supervise import read_history
 from ..foundation.errors import TunewrightError
 from ..foundation.text import one_line
 from .parser import add_json, print_json
-from .table import percent_text, render_table
+from .table import gib_text, percent_text, render_table, seconds_text
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("show", nargs="?", choices=("show",), help="tell one run with what it predicted and measured")
+    parser.add_argument("name", nargs="?", metavar="RUN", help="its id, a part of it, or `last`")
     parser.add_argument("--all", action="store_true", help="show every run, not only the newest 20")
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.show:
+        described = explain(find_run(arguments.name or "last"))
+        if arguments.json:
+            print_json(described)
+        else:
+            print(run_text(described))
+        return 0
     runs = list_runs()
     shown = runs if arguments.all else runs[:20]
     described = [describe(each) for each in shown]
@@ -72,3 +85,56 @@ def describe(run: RunDirectory) -> dict[str, Any]:
         "exact_match_after": history.exact_match_after,
         "reason": history.reason,
     }
+
+
+def explain(run: RunDirectory) -> dict[str, Any]:
+    """Return one run as plain data, with what was predicted and measured and what went before its first step."""
+    history = read_history(run)
+    prediction: Prediction | None = None
+    with contextlib.suppress(TunewrightError):
+        prediction = run.plan().prediction
+    last = history.steps[-1] if history.steps else None
+    return describe(run) | {
+        "measured": history.measured,
+        "predicted": None if prediction is None else asdict(prediction),
+        "to_first_step": history.to_first_step(),
+        "tokens_per_second": history.measured.get("tokens_per_second") or history.tokens_per_second(),
+        "mfu": history.mfu(),
+        "peak_gib": history.measured.get("peak_gib") or (last.peak_gib if last else None),
+        "reserved_gib": (last.reserved_gib or None) if last else None,
+        "metrics": next((each.metrics for each in reversed(history.evals) if each.metrics), dict[str, float]()),
+    }
+
+
+def run_text(described: dict[str, Any]) -> str:
+    """Return what `explain` found as text."""
+    predicted: dict[str, Any] = described["predicted"] or {}
+    measured: dict[str, Any] = described["measured"]
+    rows = [
+        ("memory", _text(predicted.get("peak_gib"), gib_text), _text(described["peak_gib"], gib_text)),
+        ("reserved", _text(predicted.get("reserved_gib"), gib_text), _text(described["reserved_gib"], gib_text)),
+        ("tokens/s", _text(predicted.get("tokens_per_second"), _count), _text(described["tokens_per_second"], _count)),
+        ("MFU", "", _text(described["mfu"], percent_text)),
+        ("first step", _text(predicted.get("seconds_to_first_step"), seconds_text),
+         _text(measured.get("seconds_to_first_step"), seconds_text)),
+        ("time", _text(predicted.get("total_seconds"), seconds_text), _text(measured.get("total_seconds"), seconds_text)),
+    ]  # fmt: skip
+    parts = [
+        f"{described['id']}: {described['standing']}, step {described['step']} of {described['total_steps'] or '?'}",
+        render_table(("", "PREDICTED", "MEASURED"), [row for row in rows if row[2]], right=(1, 2)),
+    ]
+    if described["to_first_step"]:
+        phases = [(name, seconds_text(seconds)) for name, seconds in described["to_first_step"].items()]
+        parts.append(render_table(("TO THE FIRST STEP", "TIME"), phases, right=(1,)))
+    if described["metrics"]:
+        metrics = [(one_line(name, 60), f"{value:.4g}") for name, value in described["metrics"].items()]
+        parts.append(render_table(("ON HELD-OUT ROWS", ""), metrics, right=(1,)))
+    return "\n\n".join(parts)
+
+
+def _text(value: float | None, form: Callable[[float], str]) -> str:
+    return "" if value is None else form(value)
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}"

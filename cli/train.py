@@ -8,8 +8,11 @@ import sys
 from ..engine.machine import inspect_machine
 from ..engine.planner import plan_recipe
 from ..engine.runs.launch import launch
+from ..foundation.clock import process_age_seconds
 from ..foundation.home import runs_folder
 from .attach import exit_status, follow_in_lines
+from .fetch import fetch_rest, make_plannable
+from .gpus_argument import add_gpus, wished_gpus
 from .parser import add_json, print_json
 from .recipe_argument import add_recipe, find_recipe
 from .table import gib_text, seconds_text
@@ -20,24 +23,30 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backend", choices=("unsloth", "transformers"), help="train with this instead of what the plan would choose"
     )
+    parser.add_argument("--fetch", action="store_true", help="fetch what is on the Hub and not here, without asking")
+    add_gpus(parser)
     parser.add_argument("--follow", action="store_true", help="print the run's lines until it ends")
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     name, recipe = find_recipe(arguments)
-    plan = plan_recipe(recipe, inspect_machine(runs_folder()), backend=arguments.backend)
-    started = launch(recipe, plan, name)
+    waiting = make_plannable(recipe, arguments.fetch)
+    machine = inspect_machine(runs_folder())
+    plan = plan_recipe(recipe, machine, backend=arguments.backend, wish=wished_gpus(arguments, machine))
+    if not arguments.json and (prediction := plan.prediction):
+        low, high = prediction.total_seconds_range
+        print(
+            f"{plan.total_steps} steps, about {seconds_text(prediction.total_seconds)} "
+            f"({seconds_text(low)} to {seconds_text(high)}), peak {gib_text(prediction.peak_gib)}",
+            flush=True,
+        )
+    fetch_rest(waiting, arguments.fetch)
+    started = launch(recipe, plan, name, None if waiting else process_age_seconds())
     processes = started.processes()
     if arguments.json:
         print_json({"run": started.id, "folder": str(started.path), "detached_by": processes and processes.detached_by})
     else:
-        if prediction := plan.prediction:
-            low, high = prediction.total_seconds_range
-            print(
-                f"{plan.total_steps} steps, about {seconds_text(prediction.total_seconds)} "
-                f"({seconds_text(low)} to {seconds_text(high)}), peak {gib_text(prediction.peak_gib)}"
-            )
         print(f"{started.id} is running, in {processes.detached_by if processes else 'a process of its own'}.")
         print(f"Follow it: tunewright attach {started.id}")
     if arguments.follow:

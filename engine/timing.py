@@ -17,7 +17,8 @@ EVALUATION_SHARE = 0.10
 CHECKPOINT_MINUTES = 30.0
 """No more than this is lost when a machine goes down."""
 SAMPLED_PROMPTS = 3
-ROWS_RENDERED_A_SECOND = 2500.0
+ROWS_TAKEN_A_SECOND = 50_000.0
+"""From the cache and into the trainer's data set: planning has made them tokens."""
 BUILDING_SECONDS = 1.0
 """Building TRL's trainer over the rows."""
 
@@ -51,7 +52,7 @@ def choose_cadence(work: Work, around: Surroundings, candidate: Candidate) -> Ca
     halves = max(1, steps // 2)
     timely = max(1, int(CHECKPOINT_MINUTES * 60 / candidate.step_seconds))
     checkpoint = min(evaluate, halves, timely)
-    sampling = generation_seconds(work, around, candidate, SAMPLED_PROMPTS)
+    sampling = generation_seconds(work, around, candidate, sampled_prompts(work))
     sample = min(steps, max(evenly, math.ceil(sampling / (EVALUATION_SHARE * candidate.step_seconds))))
     return Cadence(evaluate, checkpoint, sample)
 
@@ -66,36 +67,55 @@ def time_run(work: Work, around: Surroundings, candidate: Candidate, cadence: Ca
     rows = len(work.training) + len(work.validation)
     ready = speed.IMPORT_SECONDS[setting.backend] if on_gpu else around.calibration.import_seconds
     ready += speed.loading_seconds(anatomy, setting.backend)
-    ready += rows / ROWS_RENDERED_A_SECOND + BUILDING_SECONDS
-    sampled = SAMPLED_PROMPTS if work.judged or work.validation else 0
+    ready += rows / ROWS_TAKEN_A_SECOND + BUILDING_SECONDS + asking_seconds(work, around, candidate)
+    own = generation_seconds(work, around, candidate, len(work.recipe.evaluation.prompts))
+    ready += own  # they are answered before the first step, and after the last
     saving = speed.checkpoint_seconds(anatomy, tuning, setting)
-    training = steps * candidate.step_seconds + compiling
+    training = own + steps * candidate.step_seconds + compiling
     training += math.ceil(steps / cadence.evaluate) * evaluation_seconds(work, around, candidate)
     training += math.ceil(steps / cadence.checkpoint) * saving
-    training += steps // cadence.sample * generation_seconds(work, around, candidate, sampled)
+    training += steps // cadence.sample * generation_seconds(work, around, candidate, sampled_prompts(work))
     merging = work.merged_gib * 4 + 1 if work.merges else 0.0
     total = ready + judging + training + judging + saving + merging
     return Timing(ready + judging + compiling, training, total)
+
+
+def sampled_prompts(work: Work) -> int:
+    """Return how many prompts are answered while training: the recipe's own, or those of held-out rows."""
+    if own := work.recipe.evaluation.prompts:
+        return len(own)
+    return SAMPLED_PROMPTS if work.judged or work.validation else 0
 
 
 def evaluation_seconds(work: Work, around: Surroundings, candidate: Candidate) -> float:
     rows = work.validation_rows
     if rows is None:
         return 0.0
-    length = rows.padded_length(min(candidate.micro_batch, rows.rows))
-    load = Load(length * candidate.micro_batch, length)
+    load = Load(rows.mean * candidate.micro_batch, rows.attended)  # taken by length, so that hardly any are padded
     batches = rows.rows / candidate.micro_batch
     return speed.evaluation_seconds(work.anatomy, work.tuning, candidate.setting, load, batches, around.device)
 
 
+def asking_seconds(work: Work, around: Surroundings, candidate: Candidate) -> float:
+    """Return the seconds in which a reference is asked about every row before the first step."""
+    _, passes = work.forward_passes
+    batches = passes * len(work.training) / candidate.micro_batch
+    setting, load = candidate.setting, candidate.load
+    return speed.evaluation_seconds(work.anatomy, work.tuning, setting, load, batches, around.device) if passes else 0.0
+
+
 def generation_seconds(work: Work, around: Surroundings, candidate: Candidate, prompts: int) -> float:
-    answer = min(work.recipe.evaluation.max_new_tokens, work.longest_answer)
-    asked = max(1.0, sum(work.training) / len(work.training) - work.supervised)
+    answer = min(work.recipe.evaluation.max_new_tokens, work.longest_answer // work.answers_a_row)
+    asked = max(1.0, (sum(work.training) / len(work.training) - work.supervised) / work.answers_a_row)
     return speed.generation_seconds(work.anatomy, work.tuning, candidate.setting, prompts, asked, answer, around.device)
 
 
 def disk_gib(work: Work, candidate: Candidate) -> float:
-    """Return what a run leaves on the disk: two checkpoints and one being written, what was tuned, the merged model."""
+    """Return what a run leaves on the disk: two checkpoints and one being written, what was tuned, the merged model.
+
+    The best checkpoint is kept as well where the run may end with it.
+    """
     checkpoint = speed.checkpoint_bytes(work.anatomy, work.tuning, candidate.setting) / GIB
     tuned = work.merged_gib if work.tuning.kind == "full" else checkpoint / 3
-    return 3 * checkpoint + tuned + (work.merged_gib if work.merges else 0.0)
+    kept = 4 if work.recipe.training.finish_with == "best" else 3
+    return kept * checkpoint + tuned + (work.merged_gib if work.merges else 0.0)

@@ -17,6 +17,8 @@ ENDED_INTERVAL_SECONDS = 1.0
 """An ended run is looked at less often: it may be resumed from another terminal."""
 BATCH_EVENTS = 2000
 BATCH_SECONDS = 0.05
+BEHIND_SECONDS = 0.02
+"""Between two readings of a long history: the screen paints meanwhile."""
 BLOCK_BYTES = 384 * 1024
 CONSOLE_LINES = 200
 
@@ -61,7 +63,7 @@ class Follower:
                 self.deliver(reading)
             behind = reading is not None and reading.share_read < 1
             calm = ENDED_INTERVAL_SECONDS if self._last_standing in ENDED else INTERVAL_SECONDS
-            self._stopped.wait(BATCH_SECONDS if behind else calm)
+            self._stopped.wait(BEHIND_SECONDS if behind else calm)
 
     def read(self) -> Reading | None:
         """Return what is new since the last call, None when nothing is."""
@@ -70,7 +72,7 @@ class Follower:
         # The standing is looked up first: whatever an ended run has written is then read after its end.
         now = standing(self.run)
         while len(events) < BATCH_EVENTS and time.monotonic() < deadline:
-            found, onward = read_events(self.run.events_file, self._offset, BLOCK_BYTES)
+            found, onward = read_events(self.run.events_file, self._offset, BLOCK_BYTES, all_samples=False)
             if onward == self._offset:
                 break
             events += found

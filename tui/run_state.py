@@ -28,6 +28,14 @@ class Curves:
     learning_rate: Trace = field(default_factory=Trace)
     grad_norm: Trace = field(default_factory=Trace)
     tokens_per_second: Trace = field(default_factory=Trace)
+    mfu: Trace = field(default_factory=Trace)
+    """In percent."""
+    preferred: Trace = field(default_factory=Trace)
+    """The share of pairs whose better answer the model prefers, in percent."""
+    margin: Trace = field(default_factory=Trace)
+    """By how much, in the objective's own reward."""
+    preferred_held_out: Trace = field(default_factory=Trace)
+    margin_held_out: Trace = field(default_factory=Trace)
 
     def add(self, events: tuple[Event, ...]) -> None:
         """Draw `events` on."""
@@ -39,8 +47,20 @@ class Curves:
                 self.grad_norm.append(event.step, event.grad_norm)
                 if event.seconds > 0:
                     self.tokens_per_second.append(event.step, event.tokens / event.seconds)
+                if event.mfu is not None:
+                    self.mfu.append(event.step, 100 * event.mfu)
+                if event.metrics:
+                    self._prefer(event.step, event.metrics, self.preferred, self.margin)
             elif isinstance(event, Eval) and event.loss is not None:
                 self.validation.append(event.step, event.loss)
+                self._prefer(event.step, event.metrics, self.preferred_held_out, self.margin_held_out)
+
+    @staticmethod
+    def _prefer(step: int, metrics: dict[str, float], preferred: Trace, margin: Trace) -> None:
+        if (value := metrics.get("rewards/accuracies")) is not None:
+            preferred.append(step, 100 * value)
+        if (value := metrics.get("rewards/margins")) is not None:
+            margin.append(step, value)
 
     def _smooth(self, event: Step) -> None:
         """Append the exponential mean of the losses, begun anew where a resumed run takes a step again."""
@@ -93,8 +113,12 @@ class RunState:
         """Return the seconds since the run began, up to its end or to now."""
         if self.history.started is None:
             return None
-        end = time.time() if self.live else self.ended or self.history.last_event or self.history.started
+        end = self.now() if self.live else self.ended or self.history.last_event or self.history.started
         return max(0.0, end - self.history.started)
+
+    def now(self) -> float:
+        """Return the time, in seconds since the epoch."""
+        return time.time()
 
     @property
     def peak_gib(self) -> float | None:

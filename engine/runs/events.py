@@ -16,6 +16,7 @@ PhaseName = Literal[
     "starting",
     "downloading",
     "tokenising",
+    "importing",
     "loading",
     "quantising",
     "judging before",
@@ -63,12 +64,15 @@ class Step(Event):
     tokens: int
     """Useful tokens of the step: no padding counted."""
     seconds: float
+    """From the end of the step before to the end of this one; evaluating, saving and sampling between the two left out."""
     peak_gib: float
     """The most memory so far: allocated on the GPU, or resident in the process without one."""
     reserved_gib: float = 0.0
     """What torch's allocator holds of the GPU at most so far; the same as the peak without one."""
     mfu: float | None = None
     """The share of the card's measured matrix rate that the step's arithmetic reached, None where that was not measured."""
+    metrics: dict[str, float] = field(default_factory=dict[str, float])
+    """What else the objective measures, by name, such as `rewards/accuracies`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +86,17 @@ class Eval(Event):
     """The share of answers that equal their reference, 0 to 1."""
     rows: int = 0
     seconds: float = 0.0
+    metrics: dict[str, float] = field(default_factory=dict[str, float])
+    """What else the objective measures, by name, such as `rewards/accuracies`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Best(Event):
+    """The validation loss at `step` is the lowest so far; its weights are kept where the run may end with them."""
+
+    kind: ClassVar[str] = "best"
+    step: int
+    loss: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +110,10 @@ class Gpu(Event):
     memory_total_gib: float
     temperature_celsius: float | None
     power_watts: float | None
+    clock_mhz: float | None = None
+    """Of its processors."""
+    throttled_by: str = ""
+    """What keeps its clock down, in words; empty when nothing does or the driver does not tell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +134,8 @@ class Sample(Event):
     prompt: str
     completion: str
     reference: str = ""
+    seconds: float = 0.0
+    """What all prompts of this step took together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,8 +177,19 @@ class Status(Event):
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending(Event):
+    """Training is over: at which step, why, and which step's weights the result is."""
+
+    kind: ClassVar[str] = "ending"
+    step: int
+    weights_step: int
+    reason: str
+
+
 KINDS: dict[str, type[Event]] = {
-    each.kind: each for each in (Phase, Step, Eval, Gpu, Cpu, Sample, Checkpoint, Notice, Measured, Status)
+    each.kind: each
+    for each in (Phase, Step, Eval, Best, Gpu, Cpu, Sample, Checkpoint, Notice, Measured, Ending, Status)
 }
 
 
@@ -173,11 +205,16 @@ def decode(line: str) -> Event | None:
         values = json.loads(line)
         cls = KINDS[values.pop("event")]
         known = _FIELDS[cls.kind]
-        return cls(**{name: value for name, value in values.items() if name in known})
+        if not values.keys() <= known:  # a later version wrote it
+            values = {name: value for name, value in values.items() if name in known}
+        return cls(**values)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
+NEWEST_SAMPLES = 128
+"""Samples of devices that a reader without the older ones gets of every block: a minute of one GPU, or of eight a moment."""
+_SAMPLES = tuple(f'{{"event":"{cls.kind}",' for cls in (Gpu, Cpu))
 _FIELDS: dict[str, frozenset[str]] = {
     kind: frozenset(f.name for f in dataclasses.fields(cls)) for kind, cls in KINDS.items()
 }
@@ -208,11 +245,14 @@ def _ends_torn(path: Path) -> bool:
         return file.read(1) != b"\n"
 
 
-def read_events(path: Path, offset: int = 0, limit_bytes: int = 8 * 2**20) -> tuple[list[Event], int]:
+def read_events(
+    path: Path, offset: int = 0, limit_bytes: int = 8 * 2**20, all_samples: bool = True
+) -> tuple[list[Event], int]:
     """Return the events in whole lines after byte `offset`, and the offset to go on from.
 
     A torn last line is the end of the file. At most `limit_bytes` are read, so a caller can stay responsive;
-    call again until the offset no longer moves.
+    call again until the offset no longer moves. Without `all_samples` the devices' samples are left out but for the
+    newest: a long run has hundreds of thousands.
     """
     try:
         with path.open("rb") as file:
@@ -224,7 +264,11 @@ def read_events(path: Path, offset: int = 0, limit_bytes: int = 8 * 2**20) -> tu
     if end == 0 and len(block) == limit_bytes:  # one line longer than a block is no event of ours
         return [], offset + len(block)
     lines = block[:end].decode("utf-8", "replace").split("\n")  # not splitlines: text may hold other line ends
-    return [event for event in map(decode, lines) if event is not None], offset + end
+    if not all_samples:
+        old = [index for index, line in enumerate(lines) if line.startswith(_SAMPLES)][:-NEWEST_SAMPLES]
+        for index in old:
+            lines[index] = ""
+    return [event for line in lines if line and (event := decode(line)) is not None], offset + end
 
 
 def follow(path: Path, ended: Any, seconds: float = 0.25) -> Iterator[Event]:

@@ -13,17 +13,30 @@ from pathlib import Path
 
 from ...foundation.errors import TunewrightError
 from ...recipes.model import Recipe
+from ..needs import require_here
 from ..plan import Plan
 from .checkpoint import newest_good
 from .directory import RunDirectory, create_run, is_live, standing
+from .events import EventLog, Measured
+from .pinned import pin
 
 START_SECONDS = 20.0
 """How long a supervisor may take to say that it is there."""
 
 
-def launch(recipe: Recipe, plan: Plan, name: str) -> RunDirectory:
-    """Make a new run called after `name` and start its supervisor; raises TunewrightError."""
+def launch(recipe: Recipe, plan: Plan, name: str, planning_seconds: float | None = None) -> RunDirectory:
+    """Make a new run called after `name` and start its supervisor; raises TunewrightError.
+
+    What its user waited for the plan, `planning_seconds`, is kept with what else goes before the first step. What the
+    recipe names on the Hub has to be here whole: a run neither waits for the network nor asks.
+    """
+    require_here(recipe)
     run = create_run(recipe, plan, name)
+    pin(run, recipe)
+    if planning_seconds is not None:
+        log = EventLog(run.events_file)
+        log.append(Measured(values={"seconds_planning": planning_seconds}))
+        log.close()
     start(run)
     return run
 
@@ -103,6 +116,7 @@ def _detaching(run: RunDirectory) -> tuple[list[str], str]:
     settings = [f"--setenv={name}={os.environ[name]}" for name in _PASSED_ON if name in os.environ]
     output = f"append:{run.console_file}"
     prefix = ["systemd-run", "--user", "--collect", "--quiet", f"--unit={unit}", *settings]
+    prefix += ["--property=OOMPolicy=continue"]  # the supervisor goes on when the kernel ends the trainer
     prefix += [f"--property=StandardOutput={output}", f"--property=StandardError={output}", "--"]
     lingering = Path("/var/lib/systemd/linger", os.environ.get("USER", "")).is_file()
     survival = (

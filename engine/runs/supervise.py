@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -22,13 +23,26 @@ from ...foundation.files import write_atomically
 from ...foundation.home import home
 from ...foundation.text import clean
 from ..plan import Plan
+from ..remedies import smaller_recipes
 from . import outcome
 from .checkpoint import newest_good, sweep
 from .directory import Processes, ProcessIdentity, RunDirectory, boot_id, hold_reserve, release_reserve
 from .events import EventLog, Notice, State, Status, read_events
 from .history import History
-from .ladder import ladder
+from .ladder import AFTER_TRAINING, BEFORE_TRAINING, Rung, ladder, next_rung, remember_rung, remembered_rung
+from .shortage import KILLED, Shortage, kernel_kills, take_shortage
 
+SHOWN_CHANGES = 3
+SEVERAL_GPUS = {
+    # NVLink's multicast needs rights over the switch that shared machines withhold: a program that tries it there can
+    # hang, or take the GPUs out of service. Rings over the same links cost little more.
+    "NCCL_NVLS_ENABLE": "0",
+    "TORCH_SYMM_MEM_DISABLE_MULTICAST": "1",
+    "NVSHMEM_DISABLE_NVLS": "1",
+    # All processes are on this host: they find each other whatever its name resolves to, and nobody else does.
+    "NCCL_SOCKET_IFNAME": "lo",
+    "GLOO_SOCKET_IFNAME": "lo",
+}
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
@@ -41,6 +55,12 @@ class Supervisor:
         self.log = EventLog(run.events_file)
         self.trainer: subprocess.Popen[bytes] | None = None
         self.stop_asked = False
+        self.shortage = Shortage("")
+        """What the last trainer ran out of."""
+        self.cut_short = False
+        """Whether memory ran out before a stop that was asked for could be saved."""
+        self.done_afresh = False
+        """Whether what follows the training has had a process of its own."""
         self.started = time.time()
 
     def supervise(self) -> int:
@@ -52,20 +72,43 @@ class Supervisor:
         sweep(self.run.checkpoints)
         hold_reserve(self.run)
         rungs = ladder(self.run.plan())
-        rung = 0
+        rung = remembered_rung(self.run, rungs)
+        if rung:
+            message = f"Memory ran out before, so the run goes on with {rungs[rung].change}."
+            self.log.append(Notice(level="info", title="In less memory", message=message))
         while True:
+            kills = kernel_kills()
             code = self._train(rungs[rung].plan, rung)
-            if code == outcome.OUT_OF_MEMORY and rung + 1 < len(rungs) and not self.stop_asked:
-                rung += 1
-                self.log.append(
-                    Notice(
-                        level="warning",
-                        title="Out of memory",
-                        message=f"Going on from the last checkpoint with {rungs[rung].change}; the global batch stays the same.",
-                    )
-                )
-                continue
-            return self._conclude(code)
+            self.shortage = take_shortage(self.run)
+            if code in (-signal.SIGKILL, outcome.CRASHED) and kernel_kills() > kills:
+                code, self.shortage = outcome.OUT_OF_MEMORY, KILLED
+            onward = self._step_down(rungs, rung) if code == outcome.OUT_OF_MEMORY else None
+            if onward is None:
+                return self._conclude(code)
+            if self.stop_asked:
+                self.cut_short = True
+                return self._conclude(outcome.STOPPED)
+            rung = onward
+
+    def _step_down(self, rungs: Sequence[Rung], rung: int) -> int | None:
+        """Return the rung to go on with after memory ran out, told and remembered; None when nothing is left to try."""
+        history = read_history(self.run)
+        phase = history.phase.name if history.phase else "starting"
+        checkpoint, _ = newest_good(self.run.checkpoints)
+        begin = f"from step {checkpoint.step}" if checkpoint else "from the start"
+        if phase in AFTER_TRAINING and not self.done_afresh:
+            self.done_afresh = True
+            onward, how = rung, "in a new process, which holds nothing of the training any more"
+        else:
+            number = next_rung(rungs, rung, phase, self.shortage.killed)
+            if number is None:
+                return None
+            remember_rung(self.run, number)
+            onward, how = number, " and ".join(rungs[each].change for each in range(rung + 1, number + 1))
+            how = f"with {how}. {rungs[number].cost}; the global batch and the result stay the same"
+        message = f"{shortage_told(history, self.shortage)} The run goes on {begin} {how}."
+        self.log.append(Notice(level="warning", title="Out of memory", message=message))
+        return onward
 
     def _train(self, plan: Plan, rung: int) -> int:
         """Run the trainer once, from the newest good checkpoint, and return how it ended."""
@@ -79,8 +122,7 @@ class Supervisor:
                     remedy="Check the disk.",
                 )
             )
-        command = [sys.executable, "-m", "tunewright.engine.training.trainer", str(self.run.path)]
-        command += ["--rung", str(rung)]
+        command = [*trainer_command("trainer", self.run, plan), "--rung", str(rung)]
         if checkpoint is not None:
             command += ["--checkpoint", str(checkpoint.path)]
         self.log.append(Status(state="running", reason=f"from step {checkpoint.step}" if checkpoint else ""))
@@ -90,7 +132,7 @@ class Supervisor:
             )
         self._write_processes(ProcessIdentity.of(self.trainer.pid))
         if self.stop_asked:  # asked for between two trainers
-            self.trainer.send_signal(signal.SIGTERM)
+            self.trainer.send_signal(stop_signal(plan))
         return self.trainer.wait()
 
     def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
@@ -99,7 +141,7 @@ class Supervisor:
             self.stop_asked = True
             self.log.append(Status(state="stopping", reason=signal.Signals(number).name))
         if self.trainer is not None and self.trainer.returncode is None:
-            self.trainer.send_signal(signal.SIGTERM)
+            self.trainer.send_signal(stop_signal(self.run.plan()))
 
     def _write_processes(self, trainer: ProcessIdentity | None) -> None:
         own = ProcessIdentity.of(os.getpid())
@@ -116,12 +158,15 @@ class Supervisor:
         error: Notice | None = None
         match code:
             case outcome.FINISHED:
-                state, reason = "finished", "all steps were taken"
+                state, reason = "finished", history.ending.reason if history.ending else "all steps were taken"
             case outcome.STOPPED:
-                state, reason = "stopped", "on request, after a save"
+                saved = "when memory ran out; what was saved before is there" if self.cut_short else "after a save"
+                state, reason = "stopped", f"on request, {saved}"
             case outcome.REFUSED:
                 error = next((notice for notice in reversed(history.notices) if notice.level == "error"), None)
                 state, reason = "failed", error.title if error else "refused"
+            case _ if self.stop_asked and code == -signal.SIGTERM:
+                state, reason = "stopped", "on request, before there was anything to save"
             case _:
                 error = self._explain(code)
                 state, reason = "failed", error.title
@@ -137,6 +182,7 @@ class Supervisor:
             "ended": time.time(),
             "step": history.step,
             "total_steps": plan.total_steps,
+            "weights_step": history.ending.weights_step if history.ending and state == "finished" else None,
             "predicted": asdict(plan.prediction) if plan.prediction else None,
             "measured": history.measured,
             "exact_match_before": history.exact_match_before,
@@ -148,15 +194,33 @@ class Supervisor:
         write_atomically(self.run.result_file, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
         return 0 if state in ("finished", "stopped") else 1
 
+    def _explain_shortage(self) -> Notice:
+        """Tell where memory ran out for good, and what would help."""
+        history = read_history(self.run)
+        phase = history.phase.name if history.phase else "starting"
+        if phase in BEFORE_TRAINING:
+            why = "Nothing is trained yet, so that smaller batches would not help: this much is needed for the model alone."
+        elif phase in AFTER_TRAINING:
+            why = f"All steps are taken, and what was tuned is in {self.run.exports}."
+        else:
+            why = "Everything that saves memory without changing the result is in use."
+        changes = [said for said, _ in smaller_recipes(self.run.recipe())][:SHOWN_CHANGES]
+        remedy = f"Another program may hold memory: `tunewright doctor` shows what is free; then `tunewright resume {self.run.id}` goes on."
+        if phase == "exporting":
+            remedy = f"`tunewright export {self.run.id}` merges it where there is more memory."
+        elif changes:
+            remedy += f" A new run needs less with {', or '.join(changes)}; `tunewright plan` shows how much."
+        return Notice(
+            level="error",
+            title="Out of memory",
+            message=f"{shortage_told(history, self.shortage)} {why}",
+            remedy=remedy,
+        )
+
     def _explain(self, code: int) -> Notice:
         """Tell an unexpected end in words, with the last lines that the trainer printed."""
         if code == outcome.OUT_OF_MEMORY:
-            return Notice(
-                level="error",
-                title="Out of memory",
-                message="Even one row at a time does not fit.",
-                remedy="Use QLoRA, a shorter max_length, or a GPU with more memory; `tunewright plan` compares them.",
-            )
+            return self._explain_shortage()
         if code == -signal.SIGKILL:
             return Notice(
                 level="error",
@@ -174,6 +238,30 @@ class Supervisor:
         )
 
 
+def shortage_told(history: History, shortage: Shortage) -> str:
+    """Say in which phase memory ran out, at which step, and in the words of who could not have it."""
+    phase = history.phase.name if history.phase else "starting"
+    if phase in ("training", "compiling"):
+        where = f"in step {history.step + 1}"
+    elif phase in ("evaluating", "saving"):
+        where = f"while {phase} after step {history.step}"
+    else:
+        where = f"while {phase}"
+    return f"Memory ran out {where}: {shortage.message}" if shortage.message else f"Memory ran out {where}."
+
+
+def trainer_command(module: str, run: RunDirectory, plan: Plan) -> list[str]:
+    """Return the command that runs a module of `engine.training` over `run`: by itself, or a process for each GPU."""
+    training = "tunewright.engine.training"
+    several = [f"{training}.launcher", str(run.path), str(plan.gpus)] if plan.gpus > 1 else []
+    return [sys.executable, "-m", *several, f"{training}.{module}", str(run.path)]
+
+
+def stop_signal(plan: Plan) -> signal.Signals:
+    """Return what asks the trainer to save and stop; torchrun takes TERM as the wish to end its ranks at once."""
+    return signal.SIGUSR1 if plan.gpus > 1 else signal.SIGTERM
+
+
 def trainer_environment(plan: Plan) -> dict[str, str]:
     """Return the environment of the trainer: ours, with what the plan fixes.
 
@@ -189,7 +277,10 @@ def trainer_environment(plan: Plan) -> dict[str, str]:
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "UNSLOTH_DISABLE_STATISTICS": "1",
         "UNSLOTH_COMPILE_LOCATION": str(home() / "unsloth_compiled"),
+        "TORCHINDUCTOR_CACHE_DIR": os.environ.get("TORCHINDUCTOR_CACHE_DIR", str(home() / "cache" / "compiled")),
+        "PYTORCH_CUDA_ALLOC_CONF": os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True"),
         "PYTHONUNBUFFERED": "1",
+        **(SEVERAL_GPUS if plan.gpus > 1 else {}),
     }
 
 

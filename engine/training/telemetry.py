@@ -6,9 +6,8 @@ import contextlib
 import math
 import shutil
 import signal
-import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -18,13 +17,36 @@ import psutil
 import torch
 from transformers import TrainerCallback
 
-from ..machine import GIB, sample_gpus
+from ...recipes.model import Recipe
+from ..anatomy import Anatomy
+from ..data.examples import Example, Message
+from ..data.rendering import Renderer
+from ..machine import GIB
 from ..plan import Plan
-from ..runs.checkpoint import commit_checkpoint, prune
+from ..runs.checkpoint import commit_checkpoint
 from ..runs.directory import RunDirectory
-from ..runs.events import Checkpoint, Cpu, Eval, EventLog, Gpu, Notice, Sample, Step
+from ..runs.events import Checkpoint, Eval, EventLog, Notice, Phase, Sample, Step
+from ..setting import Tuning
+from ..timing import SAMPLED_PROMPTS
+from . import parallel
+from .randomness import undisturbed_randomness
+from .stages import TimedLog
+from .utilisation import Tally, useful_flop, utilisation
 
-DEVICE_SAMPLES_SECONDS = 0.5
+SLOW_SAMPLES_SHARE, SLOW_SAMPLES_SECONDS = 0.2, 5.0
+"""Samples that take a larger share of the time than this, and longer each time, are told to be slow."""
+NOT_METRICS = {
+    "loss",
+    "learning_rate",
+    "grad_norm",
+    "epoch",
+    "eval_loss",
+    "num_tokens",
+    "mean_token_accuracy",
+    "entropy",
+}
+"""What trainers log that has a field of its own, or that supervised fine-tuning logs of every model."""
+TIMES_OF_LIBRARIES = ("_runtime", "_per_second", "_time", "_memory")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +58,45 @@ class FixedPrompt:
     reference: str
 
 
+def fixed_prompts(recipe: Recipe, renderer: Renderer, held_out: Sequence[Example]) -> list[FixedPrompt]:
+    """Return the recipe's own prompts, or else those of the first held-out rows with the answers that these have.
+
+    Plain text is gone on from as it is; all else is asked as the chat template has it.
+    """
+    own = recipe.evaluation.prompts
+    if not own:
+        return [
+            FixedPrompt(
+                shown=each.messages[-2].content,
+                text=renderer.prompt(each.messages[:-1], each.tools),
+                reference=each.messages[-1].content,
+            )
+            for each in held_out[:SAMPLED_PROMPTS]
+        ]
+    plain = recipe.training.objective == "cpt"
+    return [
+        FixedPrompt(shown=text, text=text if plain else renderer.prompt([Message("user", text)]), reference="")
+        for text in own
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What a step's arithmetic is held against."""
+
+    anatomy: Anatomy
+    tuning: Tuning
+    matrix_tflops: float | None
+    """Of large products on one of the run's GPUs, measured; None where it was not."""
+
+
 class Telemetry(TrainerCallback):
-    """Writes the events of one training, and asks the trainer to evaluate, save and stop."""
+    """Writes the events of one training, and asks the trainer to evaluate, save and stop.
+
+    The time of a step goes from the end of the one before, evaluating, saving and sampling left out, to when its loss
+    is known on the host: the trainer waits for that anyway, and the device has then done all of the step. Nothing else
+    here waits for the device.
+    """
 
     def __init__(
         self,
@@ -46,21 +105,31 @@ class Telemetry(TrainerCallback):
         plan: Plan,
         prompts: Sequence[FixedPrompt],
         generate: Callable[[list[str]], list[str]],
+        card: Card | None = None,
     ) -> None:
         self.run = run
         self.log = log
         self.plan = plan
         self.prompts = prompts
         self.generate = generate
+        self.card = card
+        self._own_prompts = bool(prompts) and not any(each.reference for each in prompts)
+        """Whether people named the prompts; then they are answered before and after the training, too."""
         self.trainer: Any = None
         """Set once the trainer is built, which needs this callback first."""
+        self.tally = Tally(card.anatomy.sliding_window if card else None)
         self.stop_asked = False
         self.training_seconds = 0.0
         self.tokens = 0
         self.peak_gib = 0.0
-        self._step_started = 0.0
-        self._step_seconds = 0.0
+        self.step_seconds = 0.0
+        self._ended = 0.0
+        """When the last step, or what came after it, had ended."""
         self._writing_started = 0.0
+        self._stepping = 0.0
+        self._sampling = 0.0
+        self._slow_told = False
+        self._judged = 0
 
     def listen_for_stop(self) -> None:
         """Take TERM, INT and USR1 as the wish to save at the next step and stop."""
@@ -68,7 +137,9 @@ class Telemetry(TrainerCallback):
         def ask(number: int, frame: FrameType | None) -> None:
             self.stop_asked = True
 
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        for number in (
+            (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1) if parallel.is_alone() else (parallel.STOP_SIGNAL,)
+        ):
             signal.signal(number, ask)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
@@ -76,17 +147,23 @@ class Telemetry(TrainerCallback):
             from .transformers import thin_checkpointing
 
             thin_checkpointing(model, self.plan.recompute_every)
+        self.tally.watch(model)
+        if self._own_prompts and state.global_step == 0:
+            phase = self.log.phase if isinstance(self.log, TimedLog) else None
+            self.log.append(Phase(name="judging before", total=len(self.prompts)))
+            self._sample(0)
+            self.log.append(Phase(name=phase.name if phase else "training"))
+        self._ended = 0.0
 
     # The order of one step in transformers: on_step_begin, on_step_end, on_log, on_evaluate, on_save.
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._step_started = time.perf_counter()
+        if not self._ended:  # the first step of this process
+            self._ended = time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.plan.device == "cuda":
-            torch.cuda.synchronize()
-        self._step_seconds = time.perf_counter() - self._step_started
         step, last = state.global_step, state.global_step >= state.max_steps
+        self.stop_asked = parallel.any_rank(self.stop_asked)
         control.should_evaluate = self.plan.validation_rows > 0 and (step % self.plan.evaluate_every_steps == 0 or last)
         control.should_save = step % self.plan.checkpoint_every_steps == 0 or last
         if self.stop_asked and not last:
@@ -95,9 +172,16 @@ class Telemetry(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
         if "loss" not in logs:
             return
-        tokens = self.trainer.take_tokens()
+        now = time.perf_counter()
+        self.step_seconds, self._ended = now - self._ended, now
+        self._stepping += self.step_seconds
+        counted = self.tally.take()
+        tokens = parallel.total(counted.tokens)
         self.tokens += tokens
-        self.peak_gib = peak_memory_gib(self.plan.device)
+        self.peak_gib = parallel.largest(peak_memory_gib(self.plan.device))
+        card, mfu = self.card, None
+        if card is not None and card.matrix_tflops:
+            mfu = utilisation(useful_flop(card.anatomy, card.tuning, counted), self.step_seconds, card.matrix_tflops)
         self.log.append(
             Step(
                 step=state.global_step,
@@ -107,21 +191,31 @@ class Telemetry(TrainerCallback):
                 learning_rate=float(logs["learning_rate"]),
                 grad_norm=float(logs.get("grad_norm", math.nan)),
                 tokens=tokens,
-                seconds=self._step_seconds,
+                seconds=self.step_seconds,
                 peak_gib=self.peak_gib,
+                reserved_gib=parallel.largest(reserved_peak_gib(self.plan.device)),
+                mfu=mfu,
+                metrics=metrics_of(logs),
             )
         )
-        if not math.isfinite(logs["loss"]):
-            self.log.append(
-                Notice(
-                    level="warning",
-                    title="Loss is not a number",
-                    message=f"At step {state.global_step} the loss is {logs['loss']}.",
-                    remedy="Stop, and start again with a lower learning rate.",
-                )
-            )
-        if state.global_step % self.plan.sample_every_steps == 0:
+        if isinstance(self.log, TimedLog):
+            self.log.first_step()
+            if self.log.phase is not None and self.log.phase.name == "compiling":
+                self.log.append(Phase(name="training"))
+        last = self._own_prompts and state.global_step >= state.max_steps
+        if state.global_step % self.plan.sample_every_steps == 0 or last:
             self._sample(state.global_step)
+        if control.should_save and not control.should_evaluate:
+            self._begin_saving(state.global_step)
+        self._ended = time.perf_counter()
+
+    def on_prediction_step(
+        self, args: Any, state: Any, control: Any, eval_dataloader: Any = None, **kwargs: Any
+    ) -> None:
+        self._judged += 1
+        if isinstance(self.log, TimedLog):
+            with contextlib.suppress(TypeError):  # a loader without a length
+                self.log.progress(self._judged, len(eval_dataloader))
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any) -> None:
         self.log.append(
@@ -130,34 +224,83 @@ class Telemetry(TrainerCallback):
                 loss=metrics.get("eval_loss"),
                 rows=self.plan.validation_rows,
                 seconds=metrics.get("eval_runtime", 0.0),
+                metrics=metrics_of(metrics),
             )
         )
+        self._judged = 0
+        if control.should_save:
+            self._begin_saving(state.global_step)
+        else:
+            self.log.append(Phase(name="training"))
+        self._ended = time.perf_counter()
+
+    def _begin_saving(self, step: int) -> None:
         self._writing_started = time.perf_counter()
+        self.log.append(Phase(name="saving", detail=f"step {step:,}"))
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Move what the trainer just wrote into place."""
-        written = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        saved = commit_checkpoint(written, self.run.checkpoints, state.global_step)
+        parallel.wait()  # until every rank has written its part
+        if parallel.is_first():
+            self._commit(Path(args.output_dir) / f"checkpoint-{state.global_step}", state.global_step)
+        parallel.wait()
+        self.log.append(Phase(name="training"))
+        self._ended = time.perf_counter()
+
+    def _commit(self, written: Path, step: int) -> None:
+        saved = commit_checkpoint(written, self.run.checkpoints, step)
         self.log.append(
             Checkpoint(
-                step=state.global_step,
+                step=step,
                 name=saved.path.name,
                 size_bytes=saved.size_bytes,
-                seconds=time.perf_counter() - max(self._writing_started, self._step_started),
+                seconds=time.perf_counter() - self._writing_started,
             )
         )
-        prune(self.run.checkpoints, saved)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        shutil.rmtree(args.output_dir, ignore_errors=True)
+        if parallel.is_first():
+            shutil.rmtree(args.output_dir, ignore_errors=True)
 
     def _sample(self, step: int) -> None:
-        """Let the model answer the fixed prompts; greedy, so no random state is touched."""
+        """Let the model answer the fixed prompts, greedily; the training goes on as if it had not been asked."""
         if not self.prompts:
             return
-        answers = self.generate([prompt.text for prompt in self.prompts])
+        started = time.perf_counter()
+        with undisturbed_randomness():
+            answers = self.generate([prompt.text for prompt in self.prompts])
+        seconds = time.perf_counter() - started
+        self._sampling += seconds
         for prompt, answer in zip(self.prompts, answers, strict=True):
-            self.log.append(Sample(step=step, prompt=prompt.shown, completion=answer, reference=prompt.reference))
+            self.log.append(
+                Sample(step=step, prompt=prompt.shown, completion=answer, reference=prompt.reference, seconds=seconds)
+            )
+        if (
+            not self._slow_told
+            and seconds > SLOW_SAMPLES_SECONDS
+            and self._sampling > SLOW_SAMPLES_SHARE * self._stepping
+        ):
+            self._slow_told = True
+            self.log.append(
+                Notice(
+                    level="info",
+                    title="Samples are slow",
+                    message=f"{len(self.prompts)} answers at step {step:,} took {seconds:.1f} s; samples have taken "
+                    f"{self._sampling / max(self._stepping, 1e-9):.0%} of the steps' time so far.",
+                    remedy="A lower evaluation.max_new_tokens or fewer evaluation.prompts make them shorter.",
+                )
+            )
+
+
+def metrics_of(logs: dict[str, Any]) -> dict[str, float]:
+    """Return what an objective measures beside the loss, such as `rewards/margins`, from what its trainer logs."""
+    return {
+        name.removeprefix("eval_"): float(value)
+        for name, value in logs.items()
+        if isinstance(value, int | float)
+        and name.removeprefix("eval_") not in NOT_METRICS
+        and not name.endswith(TIMES_OF_LIBRARIES)
+    }
 
 
 def peak_memory_gib(device: str) -> float:
@@ -187,64 +330,3 @@ def resident_peak_gib() -> float:
             if line.startswith("VmHWM"):
                 return int(line.split()[1]) / 2**20
     return psutil.Process().memory_info().rss / GIB
-
-
-class PowerMean:
-    """The mean power of the run's GPU over the samples since the last reset."""
-
-    def __init__(self) -> None:
-        self._drawn: list[float] = []
-
-    def add(self, watts: float) -> None:
-        self._drawn.append(watts)
-
-    def reset(self) -> None:
-        """Begin anew."""
-        self._drawn = []
-
-    @property
-    def watts(self) -> float | None:
-        """The mean, None while nothing was sampled."""
-        drawn = self._drawn
-        return sum(drawn) / len(drawn) if drawn else None
-
-
-@contextlib.contextmanager
-def device_samples(log: EventLog, device: str) -> Generator[PowerMean]:
-    """Write a sample of the GPUs, or of this process without one, twice a second while the block runs.
-
-    Yields the power that was sampled; the trainer sees the GPU of its plan alone.
-    """
-    ended = threading.Event()
-    power = PowerMean()
-
-    def watch() -> None:
-        process = psutil.Process()
-        process.cpu_percent()
-        while not ended.wait(DEVICE_SAMPLES_SECONDS):
-            with contextlib.suppress(OSError):  # a full disk is told by the trainer itself
-                if device == "cpu":
-                    used = process.memory_info().rss / GIB
-                    log.append(Cpu(utilisation_percent=process.cpu_percent(), memory_gib=used))
-                    continue
-                for gpu in sample_gpus():
-                    if gpu.power_watts is not None:
-                        power.add(gpu.power_watts)
-                    log.append(
-                        Gpu(
-                            index=gpu.index,
-                            utilisation_percent=gpu.utilisation_percent,
-                            memory_used_gib=gpu.memory_total_gib - gpu.memory_free_gib,
-                            memory_total_gib=gpu.memory_total_gib,
-                            temperature_celsius=gpu.temperature_celsius,
-                            power_watts=gpu.power_watts,
-                        )
-                    )
-
-    thread = threading.Thread(target=watch, name="device-samples", daemon=True)
-    thread.start()
-    try:
-        yield power
-    finally:
-        ended.set()
-        thread.join()

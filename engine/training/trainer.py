@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import errno
 import importlib
 import json
@@ -17,16 +16,19 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ...foundation.errors import TunewrightError, explain_os_error
 from ...foundation.files import write_atomically
-from ...recipes.model import LoraMethod, Recipe
+from ...recipes.model import LoraMethod, QloraMethod, Recipe
+from .. import preflight
 from ..anatomy import read_anatomy
 from ..calibration import outcome_of, record
+from ..data.cache import prepare_once
 from ..data.examples import Example
-from ..data.preparing import Prepared, prepare, read_examples
+from ..data.preparing import Prepared, read_examples
 from ..data.reading import open_source
 from ..data.rendering import Renderer
 from ..plan import Plan
@@ -35,7 +37,15 @@ from ..runs.checkpoint import sweep
 from ..runs.directory import RunDirectory, release_reserve
 from ..runs.events import Eval, EventLog, Measured, Notice, Phase, Sample
 from ..runs.ladder import ladder
-from ..sources import find_model
+from ..runs.pinned import pinned_recipe
+from ..runs.shortage import Shortage, leave_shortage
+from ..setting import Tuning
+from . import parallel
+from .devices import device_samples
+from .importing import Imports, read_ahead
+from .memory import free_cached_memory, ran_out_of_memory, shortage_text
+from .parallel import end_with_parent
+from .stages import TimedLog, loading_told
 
 SAMPLED_PROMPTS = 3
 FULL_DISK_BYTES = 2**20
@@ -49,10 +59,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--rung", type=int, default=0, help="of the memory ladder; 0 is the plan as it was made")
     parser.add_argument("--checkpoint", type=Path)
     options = parser.parse_args(arguments)
-    end_with_parent()
+    end_with_parent(signal.SIGTERM if parallel.is_alone() else parallel.STOP_SIGNAL)
     run = RunDirectory(options.run)
-    log = EventLog(run.events_file)
-    return guard(run, log, lambda: train(run, log, options.rung, options.checkpoint))
+    log = TimedLog(parallel.log_file(run))
+    return parallel.take_part(run, lambda: guard(run, log, lambda: train(run, log, options.rung, options.checkpoint)))
 
 
 def guard(run: RunDirectory, log: EventLog, work: Callable[[], int]) -> int:
@@ -60,90 +70,121 @@ def guard(run: RunDirectory, log: EventLog, work: Callable[[], int]) -> int:
     try:
         return work()
     except TunewrightError as error:
-        return refuse(log, error)
+        return refuse(run, error)
     except Exception as error:  # whatever it is, memory and disk are asked about first
         if ran_out_of_memory(error):
+            leave_shortage(run, Shortage(shortage_text(error)))
             return outcome.OUT_OF_MEMORY
         if ran_out_of_disk(error, run.path):
             release_reserve(run)
             error = OSError(errno.ENOSPC, "No space left on device", str(run.path))
         if isinstance(error, OSError):
-            return refuse(log, explain_os_error(error, Path(error.filename or run.path), "Writing"))
+            return refuse(run, explain_os_error(error, Path(error.filename or run.path), "Writing"))
         raise
 
 
-def train(run: RunDirectory, log: EventLog, rung: int, checkpoint: Path | None) -> int:
+def train(run: RunDirectory, log: TimedLog, rung: int, checkpoint: Path | None) -> int:
     """Take the run from where it stands to its end, in as much memory as this rung of the ladder takes."""
     started = time.perf_counter()
-    recipe, plan = run.recipe(), ladder(run.plan())[rung].plan
-    folder = find_model(recipe.base.model, recipe.base.revision)
+    recipe, plan = pinned_recipe(run), ladder(run.plan())[rung].plan
+    folder = preflight.require_ready(recipe)
 
-    log.append(Phase(name="tokenising", detail=recipe.data.source))
+    read_ahead(folder)
+    imports = Imports(plan)
+    imports.start(recipe)
+    log.append(Phase(name="tokenising", detail=recipe.data.source, total=plan.training_rows + plan.validation_rows))
     renderer = Renderer(folder, recipe.data)
-    prepared = prepare(recipe, folder)
-    write_split(run, recipe, prepared)
+    kept = prepare_once(recipe, folder, log.progress)
+    prepared = kept.prepared
+    if kept.from_cache:
+        rows = len(prepared.training) + len(prepared.validation)
+        log.append(Phase(name="tokenising", detail=f"{recipe.data.source}, from the cache", done=rows, total=rows))
+    if parallel.is_first():
+        write_split(run, recipe, prepared)
     judged = held_out(recipe, prepared)
 
-    log.append(Phase(name="loading", detail=f"{recipe.base.model} with {plan.backend}"))
-    model, tokenizer = load(recipe, plan, folder)
+    log.append(Phase(name="importing", detail=f"torch and {plan.backend}"))
+    with device_samples(log, plan) as power:
+        imports.wait()
+        require_device(plan)
+        parallel.join(plan)
 
-    from ..results.evaluate import answer, judge
-    from .telemetry import FixedPrompt, Telemetry, device_samples, peak_memory_gib, reset_peak_memory
+        from ..results.evaluate import answer, judge
+        from .guard import Guard, require_trainable
+        from .telemetry import Card, Telemetry, fixed_prompts, peak_memory_gib, reset_peak_memory
+        from .utilisation import matrix_tflops
+        from .validation import Keeping, Validation, take_up
 
-    def generate(prompts: list[str]) -> list[str]:
-        return answer(model, tokenizer, prompts, recipe.evaluation.max_new_tokens, renderer.end_tokens)
+        card = Card(read_anatomy(folder), Tuning.of(recipe.method), matrix_tflops(plan))
+        quantising = isinstance(recipe.method, QloraMethod)
+        log.append(
+            Phase(name="quantising" if quantising else "loading", detail=f"{recipe.base.model} with {plan.backend}")
+        )
+        with loading_told(log):
+            model, tokenizer = load(recipe, plan, folder)
+        require_trainable(model)
 
-    with device_samples(log, plan.device) as power:
+        def generate(prompts: list[str]) -> list[str]:
+            return answer(
+                model, tokenizer, prompts, recipe.evaluation.max_new_tokens, renderer.end_tokens, log.progress
+            )
+
+        def judge_at(step: int) -> None:
+            share, seconds, samples = judge(generate, renderer, judged)
+            log.append(Eval(step=step, exact_match=share, rows=len(judged), seconds=seconds))
+            _append_samples(log, step, samples)
+
         if recipe.evaluation.source and checkpoint is None:
             log.append(Phase(name="judging before", total=len(judged)))
-            share, seconds, samples = judge(generate, renderer, judged)
-            log.append(Eval(step=0, exact_match=share, rows=len(judged), seconds=seconds))
-            _append_samples(log, 0, samples)
+            judge_at(0)
 
-        prompts = [
-            FixedPrompt(
-                shown=each.messages[-2].content,
-                text=renderer.prompt(each.messages[:-1], each.tools),
-                reference=each.messages[-1].content,
-            )
-            for each in judged[:SAMPLED_PROMPTS]
-        ]
-        telemetry = Telemetry(run, log, plan, prompts, generate)
+        prompts = fixed_prompts(recipe, renderer, judged)
+        telemetry = Telemetry(run, log, plan, prompts, generate, card)
         telemetry.listen_for_stop()
+        validation = Validation(run, log, recipe)
         trainer = build_trainer(run, recipe, plan, model, tokenizer, prepared, telemetry)
-        log.append(Phase(name="training"))
+        trainer.callback_handler.callbacks.insert(0, validation)  # it asks for saves, which the telemetry times
+        trainer.add_callback(Keeping(run, validation))
+        trainer.add_callback(Guard(log, recipe, plan, prepared.training))
+        log.append(Phase(name="compiling" if plan.device == "cuda" or plan.compiled else "training"))
         reset_peak_memory(plan.device)
         power.reset()
         began = time.perf_counter()
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if checkpoint is not None and validation.is_over(checkpoint):  # memory ran out after the last step
+            take_up(trainer, checkpoint)
+        else:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         telemetry.training_seconds = time.perf_counter() - began
         drawn = power.watts
-        if telemetry.stop_asked and trainer.state.global_step < trainer.state.max_steps:
+        if telemetry.stop_asked and not validation.has_finished(trainer.state):
             return outcome.STOPPED
 
         log.append(Phase(name="saving"))
+        ending = validation.conclude(trainer)
+        let_go(trainer)
         save_tuned(run, recipe, model, tokenizer)
+        log.append(ending)
         if recipe.evaluation.source:
             log.append(Phase(name="judging after", total=len(judged)))
-            share, seconds, samples = judge(generate, renderer, judged)
-            log.append(Eval(step=plan.total_steps, exact_match=share, rows=len(judged), seconds=seconds))
-            _append_samples(log, plan.total_steps, samples)
-        if plan.merge and isinstance(recipe.method, LoraMethod):
+            judge_at(ending.step)
+        if plan.merge and isinstance(recipe.method, LoraMethod) and parallel.is_first():
             from ..results.export import merge
 
             log.append(Phase(name="exporting", detail="merged model"))
-            merge(run, recipe, plan, folder)
+            merge(run, recipe, replace(plan, parallelism="one"), folder)
     measured = {
         "trainable_parameters": sum(each.numel() for each in model.parameters() if each.requires_grad),
         "peak_gib": telemetry.peak_gib or peak_memory_gib(plan.device),
-        "training_seconds": telemetry.training_seconds,
         "total_seconds": time.perf_counter() - started,
-        "tokens_per_second": telemetry.tokens / telemetry.training_seconds,
     }
+    if telemetry.tokens:  # this process has trained
+        measured["training_seconds"] = telemetry.training_seconds
+        measured["tokens_per_second"] = telemetry.tokens / telemetry.training_seconds
     if drawn is not None:
         measured["mean_watts"] = drawn
     log.append(Measured(values=measured))
-    if checkpoint is None:
+    went_as_planned = checkpoint is None and rung == 0 and ending.step == plan.total_steps
+    if went_as_planned and parallel.is_alone():
         learn_from(recipe, plan, folder, measured)
     log.append(Phase(name="done"))
     return outcome.FINISHED
@@ -152,37 +193,61 @@ def train(run: RunDirectory, log: EventLog, rung: int, checkpoint: Path | None) 
 def load(recipe: Recipe, plan: Plan, folder: Path) -> tuple[Any, Any]:
     """Return the model that the plan's backend loads, with the recipe's adapters, and its tokenizer."""
     backend = importlib.import_module(f".{plan.backend}", __package__)  # Unsloth has to come before trl
-    from transformers import AutoTokenizer, set_seed
+    from transformers import set_seed
+
+    from .tokenizer import load_tokenizer
 
     require_device(plan)
     set_seed(recipe.training.seed)  # trl does not seed the adapters
     model = backend.load_model(recipe, plan, folder)
-    return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return model, load_tokenizer(folder)
 
 
 def build_trainer(
     run: RunDirectory, recipe: Recipe, plan: Plan, model: Any, tokenizer: Any, prepared: Prepared, telemetry: Any
 ) -> Any:
     """Return the objective's trainer over the rows that our own rendering made; it tells `telemetry` all it does."""
+    from transformers import PrinterCallback
+
     from .objectives import trainer_of
 
-    sweep(run.checkpoints)
-    writing = run.checkpoints / f".writing-{os.getpid()}"
+    if parallel.is_first():
+        sweep(run.checkpoints)
+    parallel.wait()
+    writing = run.checkpoints / f".writing-{os.getpid() if parallel.is_alone() else os.getppid()}"
+    trained = {name: each for name, each in model.named_parameters() if each.requires_grad}
+    quantised = isinstance(recipe.method, QloraMethod)
+    exact = {name: each.detach().clone() for name, each in trained.items()} if quantised else {}
     trainer = trainer_of(recipe, plan, writing, model, tokenizer, prepared, telemetry)
     telemetry.trainer = trainer
-    if isinstance(recipe.method, LoraMethod):
-        # TRL casts the adapters of a quantised model to bf16, and a resume would load them as float32.
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.float()
+    trainer.remove_callback(PrinterCallback)  # the events tell every step, and the console is for what nobody expected
+    trainer.mean_over_tokens = recipe.training.objective in ("sft", "cpt")
+    for name, values in exact.items():  # TRL rounds what is trained beside 4-bit weights to bf16
+        trained[name].data = values
+    if not parallel.is_alone():
+        from .split_training import share_out
+
+        share_out(trainer, plan)
     return trainer
+
+
+def let_go(trainer: Any) -> None:
+    """Give the memory back that only training takes: what is left to do, saving, judging and merging, needs its own."""
+    trainer.optimizer = trainer.lr_scheduler = None
+    trainer.callback_handler.optimizer = trainer.callback_handler.lr_scheduler = None
+    trainer.accelerator.free_memory()
+    trainer.model.zero_grad(set_to_none=True)
+    free_cached_memory()
 
 
 def save_tuned(run: RunDirectory, recipe: Recipe, model: Any, tokenizer: Any) -> None:
     """Write the adapter, or the whole model after full fine-tuning, in one step."""
     place = run.adapter if isinstance(recipe.method, LoraMethod) else run.model
     aside = place.with_name(f".writing-{place.name}")
-    model.save_pretrained(aside, safe_serialization=True)
+    weights = parallel.whole_weights(model)
+    if not parallel.is_first():
+        return
+    model.save_pretrained(aside, **weights)
     tokenizer.save_pretrained(aside)
     shutil.rmtree(place, ignore_errors=True)
     aside.rename(place)
@@ -194,7 +259,8 @@ def held_out(recipe: Recipe, prepared: Prepared) -> tuple[Example, ...]:
     if recipe.evaluation.source is not None:
         data = recipe.data.model_copy(update={"format": "auto", "columns": {}})
         examples = read_examples(recipe.evaluation.source, data, limit=recipe.evaluation.rows)
-    return tuple(each for each in examples if len(each.messages) > 1 and each.messages[-1].role == "assistant")
+    answered = (each for each in examples if len(each.messages) > 1 and each.messages[-1].role == "assistant")
+    return tuple(each for each in answered if each.label is not False)  # what is marked as bad is no reference
 
 
 def write_split(run: RunDirectory, recipe: Recipe, prepared: Prepared) -> None:
@@ -207,6 +273,7 @@ def write_split(run: RunDirectory, recipe: Recipe, prepared: Prepared) -> None:
         "training_rows": len(prepared.training),
         "validation_rows": len(prepared.validation),
         "cut": prepared.cut,
+        "divided": prepared.divided,
         "dropped": prepared.dropped,
         "faulty": prepared.faulty,
         "validation": list(prepared.chosen),
@@ -235,11 +302,14 @@ def _append_samples(log: EventLog, step: int, answers: list[tuple[Example, str]]
         log.append(Sample(step=step, prompt=prompt, completion=completion, reference=reference))
 
 
-def refuse(log: EventLog, error: TunewrightError) -> int:
+def refuse(run: RunDirectory, error: TunewrightError) -> int:
     """Tell an expected failure; nothing more can be told when the disk is full."""
-    with contextlib.suppress(OSError):
-        log.append(Notice(level="error", title=error.title, message=error.message, remedy=error.remedy))
-    print(error, file=sys.stderr)
+    if parallel.is_first_to_tell(run):
+        with contextlib.suppress(OSError):
+            EventLog(run.events_file).append(
+                Notice(level="error", title=error.title, message=error.message, remedy=error.remedy)
+            )
+        print(error, file=sys.stderr)
     return outcome.REFUSED
 
 
@@ -253,13 +323,12 @@ def require_device(plan: Plan) -> None:
             f"The plan is for {plan.machine}, and torch {torch.__version__} finds no GPU that it can use.",
             "`tunewright doctor` shows why, and the command that fixes it.",
         )
-
-
-def ran_out_of_memory(error: Exception) -> bool:
-    """Tell whether `error` means that the GPU, or the machine, has no more memory to give."""
-    import torch
-
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+    if plan.device == "cuda" and plan.precision == "bf16" and torch.cuda.get_device_capability() < (8, 0):
+        raise TunewrightError(
+            "No bfloat16 on this card",
+            f"The plan computes in bfloat16, which {torch.cuda.get_device_name()} does not have.",
+            "Plan anew on this machine: `tunewright train` takes float16 here.",
+        )
 
 
 def ran_out_of_disk(error: Exception, folder: Path) -> bool:
@@ -267,12 +336,6 @@ def ran_out_of_disk(error: Exception, folder: Path) -> bool:
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
     return "No space left" in str(error) or shutil.disk_usage(folder).free < FULL_DISK_BYTES
-
-
-def end_with_parent() -> None:
-    """Have the kernel send TERM when the supervisor dies, so that no trainer is left alone (prctl PR_SET_PDEATHSIG)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 if __name__ == "__main__":

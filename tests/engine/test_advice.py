@@ -318,12 +318,13 @@ def test_plain_text_is_counted_in_tokens_not_in_rows() -> None:
     assert high_rank.trainable_parameters == 16 * 41_943_040
 
 
-def test_says_what_this_version_does_not_train() -> None:
-    pairs = advise({"data_kind": "pairs"}, machine(), LLAMA_8B, 5000)
-    assert any("supervised tuning only" in note and "DPO" in note for note in pairs.notes)
+def test_names_the_objective_that_is_advised() -> None:
+    for data_kind, objective in (("pairs", "dpo"), ("labels", "kto")):
+        judged = advise({"data_kind": data_kind}, machine(), LLAMA_8B, 5000)
+        assert any(f'training.objective = "{objective}"' in note for note in judged.notes)
     text = advise({"goal": "knowledge", "data_kind": "text", "tokens": "billions", "time": "any"}, machine(), LLAMA_8B)
-    assert any("divide long texts into rows" in note for note in text.notes)
-    assert not any("this version" in note.casefold() for note in advise({}, machine(), LLAMA_8B).notes)
+    assert any('training.objective = "cpt"' in note for note in text.notes)
+    assert not any("objective" in note for note in advise({}, machine(), LLAMA_8B).notes)
 
 
 def test_counts_override_what_was_said() -> None:

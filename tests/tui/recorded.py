@@ -10,6 +10,7 @@ import os
 import random
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from textual.pilot import Pilot
@@ -25,6 +26,7 @@ from tunewright.engine.runs.events import (
     Eval,
     Event,
     EventLog,
+    Gpu,
     Measured,
     Notice,
     Phase,
@@ -181,6 +183,90 @@ def training_events(steps: int, start: float = NOON, total: int = 360, hostile: 
     return events
 
 
+def make_gpu_plan() -> Plan:
+    """Return the plan of a model of eight billion parameters on one card."""
+    return replace(
+        make_plan(),
+        machine="NVIDIA H200",
+        device="cuda",
+        precision="bf16",
+        attention="flex_attention",
+        batching="packed",
+        compiled=True,
+        micro_batch=4,
+        accumulation=4,
+        prediction=Prediction(
+            trainable_parameters=41_943_040,
+            total_parameters=8_030_261_248,
+            peak_gib=58.3,
+            memory_terms={"weights": 15.0, "activations": 41.2, "adapters": 2.1},
+            tokens=9_400_000,
+            tokens_per_second=14_300,
+            seconds_to_first_step=29.0,
+            training_seconds=660.0,
+            total_seconds=700.0,
+            total_seconds_range=(600.0, 840.0),
+            disk_gib=0.9,
+            reserved_gib=62.0,
+            evaluation_gib=31.5,
+            saving_gib=17.2,
+            host_gib=6.4,
+        ),
+        reasons=(
+            Reason("micro-batch", "4 × 4", "the whole global batch fits, and larger products are faster"),
+            Reason(
+                "compiled", "yes", "torch.compile fuses each layer's small operations; the first step takes 16 s more"
+            ),
+        ),
+    )
+
+
+START_SECONDS = {
+    "seconds_planning": 1.9, "seconds_launching": 0.4, "seconds_starting": 0.8, "seconds_tokenising": 1.1,
+    "seconds_importing": 8.7, "seconds_loading": 5.2, "seconds_compiling": 11.3, "seconds_to_first_step": 29.4,
+}  # fmt: skip
+
+
+def starting_events(start: float = NOON) -> list[Event]:
+    """Return what a run on a card has written while its weights are loaded."""
+    return [
+        Status(time=start, state="starting"),
+        Measured(time=start, values={"seconds_planning": 1.9}),
+        Status(time=start + 0.4, state="running"),
+        Phase(time=start + 1.2, name="tokenising", detail="tunewright/starter-orders"),
+        Phase(time=start + 2.3, name="importing", detail="torch and transformers"),
+        Phase(time=start + 11.0, name="loading", detail="tunewright/starter with transformers"),
+        Phase(time=start + 58.0, name="loading", detail="tunewright/starter with transformers", done=212, total=291),
+        Gpu(time=start + 58.0, index=0, utilisation_percent=3.0, memory_used_gib=11.4, memory_total_gib=139.8,
+            temperature_celsius=36, power_watts=118.0, clock_mhz=1980.0),
+    ]  # fmt: skip
+
+
+def preference_events(steps: int) -> list[Event]:
+    """Return what a run on a card writes up to a step while it learns from preferences."""
+    found: list[Event] = []
+    for event in training_events(steps):
+        if isinstance(event, Step):
+            part = event.step / 360
+            rewards = {"rewards/accuracies": 0.5 + 0.4 * part, "rewards/margins": 1.6 * part}
+            event = replace(
+                event, tokens=26_000, seconds=1.8, peak_gib=57.9, reserved_gib=61.2, mfu=0.47, metrics=rewards
+            )
+        elif isinstance(event, Eval) and event.loss is not None:
+            event = replace(event, metrics={"rewards/accuracies": 0.5 + 0.3 * event.step / 360, "rewards/margins": 0.9})
+        elif isinstance(event, Cpu):
+            event = Gpu(time=event.time, index=0, utilisation_percent=98.0, memory_used_gib=63.1, memory_total_gib=139.8,
+                        temperature_celsius=71, power_watts=688.0, clock_mhz=1710.0, throttled_by="power")  # fmt: skip
+        found.append(event)
+    notice = Notice(
+        time=NOON + 20,
+        level="warning",
+        title="Out of memory",
+        message="Going on from the last checkpoint with micro-batches of 2 rows and 8 accumulation steps.",
+    )
+    return [*found, Measured(time=NOON + 14, values=START_SECONDS), notice]
+
+
 def record_run(
     folder: Path,
     name: str,
@@ -189,6 +275,7 @@ def record_run(
     alive: bool = False,
     error: dict[str, str] | None = None,
     recipe: str = RECIPE,
+    plan: Plan | None = None,
 ) -> RunDirectory:
     """Make a run directory by hand: ended with `state`, or going on in this very process when `alive`."""
     run = RunDirectory(folder / name)
@@ -196,7 +283,7 @@ def record_run(
     run.checkpoints.mkdir()
     run.exports.mkdir()
     write_atomically(run.recipe_file, recipe)
-    write_plan(make_plan(), run.plan_file)
+    write_plan(plan or make_plan(), run.plan_file)
     log = EventLog(run.events_file)
     for event in events:
         log.append(event)
@@ -311,7 +398,7 @@ FINDINGS = (
 
 
 def make_model(folder: Path) -> Path:
-    """Make a model folder whose tokenizer knows every byte; its weights are empty."""
+    """Make a model folder whose tokenizer knows every byte; its weights hold no tensor."""
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary = {piece: number for number, piece in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
@@ -327,7 +414,7 @@ def make_model(folder: Path) -> Path:
         "max_position_embeddings": 512, "tie_word_embeddings": True, "dtype": "float32",
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    (folder / "model.safetensors").write_bytes(b"")
+    (folder / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
     return folder
 
 

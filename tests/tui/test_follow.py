@@ -51,7 +51,7 @@ def test_every_event_is_read_once_in_batches(runs: Path) -> None:
     readings = read_all(Follower(run, lambda reading: None))
     steps = [event.step for reading in readings for event in reading.events if isinstance(event, Step)]
     assert steps == list(range(1, 6001))
-    assert len(readings) >= 3
+    assert len(readings) >= 2
     assert readings[-1].share_read == 1.0
     assert max(len(reading.events) for reading in readings) < follow.BATCH_EVENTS + follow.BLOCK_BYTES // 100
 

@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import pytest
 from tunewright.engine.runs.directory import RunDirectory
-from tunewright.engine.runs.events import EventLog, encode
+from tunewright.engine.runs.events import EventLog, Gpu, encode
 from tunewright.foundation.errors import TunewrightError
 from tunewright.tui.app import TunewrightApp
+from tunewright.tui.run_state import RunState
 from tunewright.tui.screens.chat import ChatScreen
 from tunewright.tui.screens.monitor import MonitorScreen
+from tunewright.tui.screens.run_words import gauges
 from tunewright.tui.screens.runs import RunsScreen
 from tunewright.tui.widgets.chart import Chart
 from tunewright.tui.widgets.error_dialog import ErrorDialog
 
-from .recorded import failed_events, finished_events, record_run, settle, shown, training_events, until
+from .recorded import (
+    failed_events,
+    finished_events,
+    make_gpu_plan,
+    preference_events,
+    record_run,
+    settle,
+    shown,
+    starting_events,
+    training_events,
+    until,
+)
 
 WIDE = (120, 40)
 
@@ -66,6 +80,67 @@ async def test_an_ended_run_tells_why(runs: Path) -> None:
         await until(pilot, lambda: "Even one row at a time does not fit." in shown(pilot))
         assert "✗ failed" in shown(pilot)
         assert "Use QLoRA" in shown(pilot)
+
+
+async def test_a_run_that_starts_shows_where_its_time_goes_then_what_it_learns(runs: Path) -> None:
+    run = record_run(runs, "live", starting_events(time.time() - 20), alive=True, plan=make_gpu_plan())
+    app = TunewrightApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        app.push_screen(MonitorScreen(run))
+        await until(pilot, lambda: "so far · 29 s predicted" in shown(pilot))
+        assert "importing" in shown(pilot) and "212 of 291" in shown(pilot)
+        log = EventLog(run.events_file)
+        for event in preference_events(60)[5:]:
+            log.append(event)
+        await until(pilot, lambda: '{"name":"Mira"' in shown(pilot))
+        assert "so far" not in shown(pilot)
+        assert "47.0 %" in shown(pilot)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 60)])
+async def test_one_pane_can_have_the_whole_window(runs: Path, size: tuple[int, int]) -> None:
+    run = record_run(runs, "done", finished_events(), "finished")
+    app = TunewrightApp()
+    async with app.run_test(size=size) as pilot:
+        app.push_screen(MonitorScreen(run))
+        await until(pilot, lambda: "step 360 of 360" in shown(pilot))
+        await pilot.press("z")
+        await settle(pilot)
+        assert "Predicted and measured" not in shown(pilot)
+        heads = [line for line in shown(pilot).splitlines() if "step 60 " in line]
+        assert heads and "step 360" in heads[0]  # the first answers beside the last
+        seen = ""
+        for _ in range(4):
+            await pilot.press("tab")
+            await settle(pilot)
+            seen += shown(pilot)
+        for said in ("Learning rate", "starting", "Nothing to tell.", "on 2 threads"):
+            assert said in seen
+        await pilot.press("z")
+        await settle(pilot)
+        assert "Predicted and measured" in shown(pilot)
+
+
+async def test_preferences_have_charts_of_their_own(runs: Path) -> None:
+    run = record_run(runs, "dpo", preference_events(100), alive=True, plan=make_gpu_plan())
+    app = TunewrightApp()
+    async with app.run_test(size=(200, 60)) as pilot:
+        app.push_screen(MonitorScreen(run))
+        await until(pilot, lambda: "step 100 of 360" in shown(pilot))
+        for said in ("MFU % · 47", "Preferred %", "Margin", "slowed by power", "61.2 GiB", "Out of memory"):
+            assert said in shown(pilot)
+
+
+def test_eight_gpus_have_a_line_each() -> None:
+    state = RunState(plan=make_gpu_plan())
+    gpus = [Gpu(index=index, utilisation_percent=90 + index, memory_used_gib=60 + index, memory_total_gib=140,
+                temperature_celsius=60, power_watts=600, throttled_by="heat" if index == 3 else "")
+            for index in range(8)]  # fmt: skip
+    state.history.add(gpus)
+    lines = gauges(state, 52).plain.splitlines()
+    assert len(lines) == 8
+    assert lines[3].startswith("GPU 3") and lines[3].endswith("93 %  63 GiB  600 W !")
+    assert max(map(len, lines)) <= 52
 
 
 async def test_the_loss_can_be_drawn_logarithmically(runs: Path) -> None:

@@ -21,9 +21,12 @@ from .recorded import (
     failed_events,
     finished_events,
     make_faulty_data,
+    make_gpu_plan,
+    preference_events,
     record_run,
     settle,
     shown,
+    starting_events,
     training_events,
     until,
 )
@@ -115,6 +118,31 @@ def open_monitor(path: Path, said: str) -> Callable[[Pilot[None]], object]:
 def test_monitor_of_a_live_run(snap_compare: Compare, size: tuple[int, int], runs: Path) -> None:
     run = record_run(runs, "20261120-120000-starter-lora-9c9c", training_events(212), alive=True)
     assert snap_compare(TunewrightApp(), terminal_size=size, run_before=open_monitor(run.path, "step 212 of 360"))
+
+
+@SIZES
+def test_monitor_of_a_starting_run(snap_compare: Compare, size: tuple[int, int], runs: Path) -> None:
+    run = record_run(runs, "20261120-120000-starter-lora-9c9c", starting_events(), alive=True, plan=make_gpu_plan())
+    assert snap_compare(TunewrightApp(), terminal_size=size, run_before=open_monitor(run.path, "212 of 291"))
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 60)], ids=["80x24", "120x40", "200x60"])
+def test_monitor_of_a_run_on_a_card(snap_compare: Compare, size: tuple[int, int], runs: Path) -> None:
+    name = "20261120-120000-starter-dpo-9c9c"
+    run = record_run(runs, name, preference_events(212), alive=True, plan=make_gpu_plan())
+    assert snap_compare(TunewrightApp(), terminal_size=size, run_before=open_monitor(run.path, "step 212 of 360"))
+
+
+def test_monitor_with_one_pane(snap_compare: Compare, runs: Path) -> None:
+    run = record_run(runs, "20261120-120000-starter-lora-9c9c", training_events(300), alive=True)
+    opening = open_monitor(run.path, "step 300 of 360")
+
+    async def zoom(pilot: Pilot[None]) -> None:
+        await opening(pilot)  # pyright: ignore[reportGeneralTypeIssues]
+        await pilot.press("z")
+        await settle(pilot)
+
+    assert snap_compare(TunewrightApp(), terminal_size=(120, 40), run_before=zoom)
 
 
 @SIZES

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,12 @@ from tunewright.engine.plan import Plan
 from tunewright.engine.runs.directory import RunDirectory
 from tunewright.recipes.model import Recipe
 from tunewright.tui.app import TunewrightApp
+from tunewright.tui.screens.launch_step import memory_text, prediction_text
 from tunewright.tui.screens.monitor import MonitorScreen
 from tunewright.tui.screens.tune import TuneScreen
 from tunewright.tui.widgets.path_field import complete
 
-from .recorded import record_run, settle, shown, training_events, until
+from .recorded import GPU_MACHINE, make_gpu_plan, record_run, settle, shown, training_events, until
 
 WIDE = (120, 40)
 
@@ -187,3 +189,12 @@ def test_paths_are_completed(tmp_path: Path) -> None:
     assert complete(f"{tmp_path}/data/or", ".jsonl") == f"{tmp_path}/data/orders.jsonl"
     assert complete(f"{tmp_path}/data/ev", ".jsonl") is None
     assert complete(f"{tmp_path}/none/x", ".jsonl") is None
+
+
+def test_the_plan_is_shown_with_its_layout_and_every_peak() -> None:
+    plan = replace(make_gpu_plan(), gpu_indices=(0, 1), parallelism="ddp")
+    figures = prediction_text(plan, 100).plain
+    assert "flex_attention attention" in figures and "compiled" in figures and "GPUs 0, 1 by DDP" in figures
+    assert "4 × 4 rows each, on each of 2 GPUs" in figures
+    memory = memory_text(plan, GPU_MACHINE, 100).plain
+    assert "reserved 62.0 GiB · evaluating 31.5 GiB · saving 17.2 GiB · host 6.40 GiB" in memory

@@ -24,6 +24,7 @@ from .step import Step, StepChanged
 
 if TYPE_CHECKING:
     from ...engine.machine import Machine
+    from ...engine.needs import Need
     from ...engine.plan import Plan
     from ...recipes.model import Recipe
 
@@ -41,6 +42,14 @@ class PlanMade(Message):
     recipe: Recipe
     plan: Plan | None
     problem: TunewrightError | None
+
+
+@dataclass
+class Needed(Message):
+    """What is on the Hub and not whole here; the run is to `start` once it is."""
+
+    needs: tuple[Need, ...]
+    start: bool
 
 
 @dataclass
@@ -149,13 +158,41 @@ class LaunchStep(Step):
 
     @background("launch")
     def _launch(self, recipe: Recipe, plan: Plan, name: str) -> None:
+        from ...engine.needs import needs_of
         from ...engine.runs.launch import launch
 
         try:
+            if needs := needs_of(recipe):
+                deliver(self, Needed(needs, start=True))
+                return
             deliver(self, RunLaunched(launch(recipe, plan, name)))
         finally:
             self._starting = False
             deliver(self, StepChanged())
+
+    def fetch(self) -> None:
+        """Fetch from the Hub what the recipe names and what is not here."""
+        if self.draft.recipe is not None and not self._starting:
+            self._look(self.draft.recipe)
+
+    @background("needs")
+    def _look(self, recipe: Recipe) -> None:
+        from ...engine.needs import needs_of
+
+        if needs := needs_of(recipe):
+            deliver(self, Needed(needs, start=False))
+
+    @on(Needed)
+    def _offer(self, message: Needed) -> None:
+        from ..widgets.fetch_dialog import FetchDialog
+
+        def go_on(done: bool | None) -> None:
+            if done and self.draft.plan is None:
+                self.enter()
+            elif done and message.start:
+                self.forward()
+
+        self.app.push_screen(FetchDialog(message.needs), go_on)
 
     def probe(self) -> None:
         """Measure a few real steps of the plan, and plan again by what they took."""
@@ -193,7 +230,8 @@ def prediction_text(plan: Plan, width: int) -> Content:
     low, high = prediction.total_seconds_range
     rows = [
         ("time", duration(prediction.total_seconds), f"{duration(low)} to {duration(high)}"),
-        ("steps", f"{plan.total_steps:,}", f"{plan.micro_batch} × {plan.accumulation} rows each"),
+        ("start", duration(prediction.seconds_to_first_step), "to the first step"),
+        ("steps", f"{plan.total_steps:,}", _batch(plan)),
         ("speed", f"{count(prediction.tokens_per_second)} tokens/s", f"{count(prediction.tokens)} in all"),
         ("trained", count(prediction.trainable_parameters), f"{_part(prediction.trainable_parameters, prediction.total_parameters)} of {count(prediction.total_parameters)}"),
         ("disk", gib(prediction.disk_gib), "at the end"),
@@ -204,9 +242,29 @@ def prediction_text(plan: Plan, width: int) -> Content:
         Content.assemble((f"{name:<9}", "$muted"), (f"{value:<15}", "bold"), (aside, "$muted"))
         for name, value, aside in rows
     ]
+    lines.append(hanging(Content.styled(f"{'layout':<9}", "$muted"), Content(" · ".join(layout(plan))), width))
     mark = Content.styled("! ", "$warning")
     lines += [hanging(mark, Content.styled(one_line(note, 300), "$muted"), width) for note in plan.notes]
     return Content("\n").join(lines)
+
+
+def layout(plan: Plan) -> list[str]:
+    """Return how the plan lays the work out, in a few words each; the reasons are beside it."""
+    words = [plan.backend, plan.precision, plan.batching, f"{plan.attention} attention"]
+    words += ["compiled"] if plan.compiled else []
+    words += ["Liger"] if plan.liger else []
+    if plan.gradient_checkpointing != "off":
+        words.append("recomputing" if plan.gradient_checkpointing == "on" else "recomputing, offloaded")
+    if plan.optimizer_placement == "paged":
+        words.append("paged optimizer")
+    if plan.gpus > 1:
+        words.append(f"GPUs {', '.join(map(str, plan.gpu_indices))} by {plan.parallelism.upper()}")
+    return words
+
+
+def _batch(plan: Plan) -> str:
+    rows = f"{plan.micro_batch} × {plan.accumulation} rows each"
+    return f"{rows}, on each of {plan.gpus} GPUs" if plan.gpus > 1 else rows
 
 
 def _part(part: float, whole: float) -> str:
@@ -249,6 +307,19 @@ def memory_text(plan: Plan, machine: Machine, width: int) -> Content:
             + row_bar(value / most, max(6, width - LABEL - 11))
             + f"{gib(value):>11}"
         )
+    others = [
+        (name, value)
+        for name, value in (
+            ("reserved", prediction.reserved_gib if plan.device == "cuda" else 0.0),
+            ("evaluating", prediction.evaluation_gib),
+            ("saving", prediction.saving_gib),
+            ("host", prediction.host_gib),
+        )
+        if value
+    ]
+    if others:
+        words = Content.styled(" · ".join(f"{name} {gib(value)}" for name, value in others), "$muted")
+        lines.append(hanging(Content(""), words, width))
     return Content("\n").join(lines)
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 
 from textual.content import Content
 
 from ...engine.runs.directory import RunDirectory
-from ...engine.runs.events import Notice, Sample
+from ...engine.runs.events import Notice
 from ...foundation.text import clean, one_line
 from ...recipes.model import LoraMethod, Recipe
 from ..figures import clock, count, duration, gib, share
@@ -17,8 +16,6 @@ from ..standing import FACES, face
 from ..widgets.bar import bar
 from ..wrapping import hanging
 
-SHOWN_SAMPLES = 24
-SHOWN_CHARACTERS = 1200
 _LEVELS = {"info": ("i", "accent"), "warning": ("!", "warning"), "error": ("✗", "error")}
 
 
@@ -37,6 +34,8 @@ def head(state: RunState, width: int) -> Content:
     """Return the two lines above everything: how the run stands, and how far it is."""
     elapsed, left = state.elapsed(), state.history.seconds_left()
     times = [f"{duration(elapsed)} elapsed"] if elapsed is not None else []
+    if not state.history.steps and state.plan is not None and state.plan.prediction is not None and elapsed is not None:
+        left = max(0.0, state.plan.prediction.total_seconds - elapsed)
     if left and state.live:
         times.append(f"{duration(left)} left")
     aside = Content.styled(" · ".join(times), "$muted")
@@ -85,6 +84,10 @@ def _progress(state: RunState, width: int) -> Content:
         detail = f"{done:,.0f} of {total:,.0f}" if done is not None and total else ""
         if phase and phase.detail:
             detail = f"{one_line(phase.detail, 60)} {detail}".strip()
+        if (still := history.phase_seconds_left(state.now())) is not None:
+            detail += f" · {duration(still)} left"
+        elif history.phase_started is not None and not history.steps:
+            detail = f"{detail} · {duration(max(0.0, state.now() - history.phase_started))}".removeprefix(" · ")
     said = Content.assemble((f"{name}", "bold"), f"  {detail}" if detail else "")
     if done is None or not total:
         return said.truncate(width, ellipsis=True)
@@ -95,38 +98,65 @@ def _progress(state: RunState, width: int) -> Content:
     return said + "  " + bar(done / total, room) + percent
 
 
-def facts(state: RunState) -> Content:
-    """Return what was predicted beside what was measured."""
+FULL_GAUGES = 2
+"""More GPUs than this have a line each: the bar is the memory's."""
+FACTS = (
+    "peak memory",
+    "allocated",
+    "time",
+    "tokens/s",
+    "MFU",
+    "exact match",
+    "preferred",
+    "first step",
+    "reserved",
+    "checkpoint",
+)
+"""What is compared, what matters most first."""
+
+
+def facts(state: RunState, most: int = len(FACTS)) -> Content:
+    """Return what was predicted beside what was measured, in at most so many rows."""
     prediction = state.plan.prediction if state.plan else None
     history = state.history
     rows: list[tuple[str, str, str]] = []
-    peak = state.peak_gib
     total = history.measured.get("total_seconds") or (None if state.live else state.elapsed())
     pace = history.measured.get("tokens_per_second") or history.tokens_per_second()
-    rows.append(("peak memory", gib(prediction.peak_gib if prediction else None), gib(peak)))
+    first = history.measured.get("seconds_to_first_step")
+    on_gpu = state.plan is not None and state.plan.device == "cuda"
+    rows.append(
+        (
+            "allocated" if on_gpu else "peak memory",
+            gib(prediction.peak_gib if prediction else None),
+            gib(state.peak_gib),
+        )
+    )
+    if on_gpu:
+        reserved = history.steps[-1].reserved_gib if history.steps else None
+        rows.append(("reserved", gib(prediction.reserved_gib if prediction else None), gib(reserved or None)))
     rows.append(("time", duration(prediction.total_seconds if prediction else None), duration(total)))
     rows.append(("tokens/s", count(prediction.tokens_per_second if prediction else None), count(pace)))
+    if (mfu := history.mfu()) is not None:
+        rows.append(("MFU", "", share(mfu, 1)))
+    if first is not None:
+        rows.append(("first step", duration(prediction.seconds_to_first_step if prediction else None), duration(first)))
+    before, after = history.exact_match_before, history.exact_match_after
+    if before is not None or after is not None:
+        rows.append(("exact match", share(before), "" if after is None else f"→ {share(after)}"))
+    if len(state.curves.preferred):
+        held_out = state.curves.preferred_held_out.last
+        value = held_out if held_out is not None else state.curves.preferred.last
+        rows.append(("preferred", "", share(value / 100 if value is not None else None)))
+    if history.checkpoints:
+        last = history.checkpoints[-1]
+        rows.append(("checkpoint", f"step {last.step:,}", gib(last.size_bytes / 2**30)))
+    shown = sorted(rows, key=lambda row: FACTS.index(row[0]))[:most]
     lines = [Content.styled(f"{'':<12}{'predicted':>9} {'measured':>9}", "$muted")]
     lines += [
         Content.assemble((f"{name:<12}", "$muted"), f"{said:>9} ", (f"{measured:>9}", "bold"))
         for name, said, measured in rows
+        if (name, said, measured) in shown
     ]
-    before, after = history.exact_match_before, history.exact_match_after
-    if before is not None or after is not None:
-        lines.append(
-            Content.assemble(
-                ("exact match ", "$muted"),
-                f"{share(before):>9} ",
-                (("" if after is None else f"→ {share(after)}").rjust(9), "bold"),
-            )
-        )
-    if history.checkpoints:
-        last = history.checkpoints[-1]
-        lines.append(
-            Content.assemble(
-                ("checkpoint  ", "$muted"), f"{f'step {last.step:,}':>9} {gib(last.size_bytes / 2**30):>9}"
-            )
-        )
     return Content("\n").join(lines)
 
 
@@ -139,16 +169,24 @@ def gauges(state: RunState, width: int) -> Content:
         gpu = history.gpus[index]
         mark = prediction.peak_gib / gpu.memory_total_gib if prediction and gpu.memory_total_gib else None
         used = gpu.memory_used_gib / gpu.memory_total_gib if gpu.memory_total_gib else 0
-        load = gpu.utilisation_percent
-        aside = [f"{gpu.temperature_celsius:.0f} °C" if gpu.temperature_celsius is not None else ""]
-        aside.append(f"{gpu.power_watts:.0f} W" if gpu.power_watts is not None else "")
-        name = f"GPU {index}"
-        lines.append(_gauge(f"{name:<6}", (load or 0) / 100, length, f"{load or 0:.0f} % busy", None))
-        lines.append(
-            _gauge("  mem ", used, length, f"{gpu.memory_used_gib:.1f} of {gpu.memory_total_gib:.0f} GiB", mark)
-        )
+        load = gpu.utilisation_percent or 0
+        held = f"{gpu.memory_used_gib:.1f} of {gpu.memory_total_gib:.0f} GiB"
+        if len(history.gpus) > FULL_GAUGES:
+            slowed = Content.styled(" !", "$warning") if gpu.throttled_by else Content("")
+            said = f"{load:>3.0f} %  {gpu.memory_used_gib:.0f} GiB" + _told(gpu.power_watts, "  {:.0f} W")
+            lines.append(_gauge(f"GPU {index:<2}", used, max(6, width - 31), said, mark) + slowed)
+            continue
+        lines.append(_gauge(f"{f'GPU {index}':<6}", load / 100, length, f"{load:.0f} % busy", None))
+        lines.append(_gauge("  mem ", used, length, held, mark))
+        aside = [
+            _told(gpu.temperature_celsius, "{:.0f} °C"),
+            _told(gpu.power_watts, "{:.0f} W"),
+            _told(gpu.clock_mhz, "{:,.0f} MHz"),
+        ]
         if any(aside):
             lines.append(Content.styled("       " + "  ".join(filter(None, aside)), "$muted"))
+        if gpu.throttled_by:
+            lines.append(Content.styled(f"       ! slowed by {one_line(gpu.throttled_by, 40)}", "$warning"))
     if history.cpu is not None and not history.gpus:
         cores = state.plan.threads if state.plan else 1
         busy = history.cpu.utilisation_percent / 100
@@ -162,37 +200,13 @@ def gauges(state: RunState, width: int) -> Content:
     return Content("\n").join(lines) if lines else Content.styled("No sample yet.", "$muted")
 
 
+def _told(value: float | None, form: str) -> str:
+    """Return `value` in the given form, nothing where the driver does not tell it."""
+    return "" if value is None else form.format(value)
+
+
 def _gauge(name: str, used: float, width: int, said: str, mark: float | None) -> Content:
     return Content.assemble((f"{name} ", "$muted"), bar(used, width, mark=mark), f" {said}")
-
-
-def samples(found: Iterable[Sample], width: int) -> Content:
-    """Return what the model answered, the latest first; right and wrong have a glyph and a colour."""
-    blocks: list[Content] = []
-    for sample in list(found)[: -SHOWN_SAMPLES - 1 : -1]:
-        prompt = Content.styled(one_line(sample.prompt, SHOWN_CHARACTERS), "$muted")
-        completion = clean(sample.completion, SHOWN_CHARACTERS).strip() or "(nothing)"
-        reference = clean(sample.reference, SHOWN_CHARACTERS).strip()
-        block = hanging(Content.styled(f"step {sample.step:,}  ", "$accent"), prompt, width) + "\n"
-        if not reference:
-            block += hanging(Content("› "), Content(completion), width)
-        elif completion == reference:
-            block += hanging(Content.styled("✓ ", "$success"), Content(completion), width)
-        else:
-            same = _same_start(completion, reference)
-            answer = Content.assemble(completion[:same], (completion[same:], "underline $error"))
-            block += hanging(Content.styled("✗ ", "$error"), answer, width) + "\n"
-            block += hanging(Content.styled("= ", "$muted"), Content.styled(reference, "$muted"), width)
-        blocks.append(block + "\n")
-    if not blocks:
-        return Content.styled("The model answers fixed prompts as it learns.", "$muted")
-    return Content("\n").join(blocks)
-
-
-def _same_start(one: str, other: str) -> int:
-    """Return how many characters the two begin with alike."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((index for index, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 LOST = Notice(

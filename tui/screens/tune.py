@@ -153,6 +153,12 @@ class TuneScreen(FramedScreen):
         if isinstance(step, LaunchStep):
             step.probe()
 
+    def action_fetch(self) -> None:
+        """Fetch from the Hub what is not here, where a step knows what that is."""
+        step = self.steps[self.present]
+        if isinstance(step, (DataStep, LaunchStep)):
+            step.fetch()
+
     async def action_restart(self) -> None:
         """Forget everything and begin at the first step."""
         await self.query("Step").remove()

@@ -1,5 +1,6 @@
 """Events survive the file: whole lines only, unknown kinds passed over, torn tails mended."""
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -130,3 +131,68 @@ def test_exact_match_before_and_after_are_told_apart() -> None:
     history.add([Eval(step=0, exact_match=0.01), step(1), Eval(step=10, loss=1.0), Eval(step=10, exact_match=0.9)])
     assert (history.exact_match_before, history.exact_match_after) == (0.01, 0.9)
     assert len(history.evals) == 3
+
+
+def history_of(*events: Event) -> History:
+    history = History()
+    history.add(events)
+    return history
+
+
+def test_what_comes_before_the_first_step_is_told_from_the_phases_until_it_is_measured() -> None:
+    phases = [
+        Measured(time=99, values={"seconds_planning": 2.0}),
+        Status(time=100, state="running"),
+        Phase(time=103, name="tokenising", total=10),
+        Phase(time=104, name="tokenising", done=5, total=10),
+        Phase(time=105, name="loading"),
+    ]
+    history = history_of(*phases)
+    assert history.to_first_step(now=109.0) == {"planning": 2.0, "starting": 3.0, "tokenising": 2.0, "loading": 4.0}
+    history.add([Measured(time=110, values={"seconds_loading": 4.5, "seconds_to_first_step": 4.5, "peak_gib": 1.0})])
+    assert history.to_first_step(now=200.0) == {"loading": 4.5}
+    history.add([Status(time=300, state="running"), Phase(time=301, name="importing")])
+    history.add([Measured(time=310, values={"seconds_importing": 9.0, "seconds_to_first_step": 9.0})])
+    assert history.to_first_step() == {"importing": 9.0}
+    assert history.measured["peak_gib"] == 1.0
+
+
+def test_a_phase_tells_how_long_it_still_takes() -> None:
+    history = history_of(Status(time=100, state="running"), Phase(time=103, name="loading"))
+    assert history.phase_seconds_left(now=104) is None
+    history.add([Phase(time=107, name="loading", done=20, total=100)])
+    assert history.phase_seconds_left(now=107) == pytest.approx(16)
+    assert history.phase_seconds_left(now=110) == pytest.approx(13)
+    assert history.phase_seconds_left(now=999) == 0
+
+
+def test_a_resumed_run_answers_its_prompts_again() -> None:
+    history = history_of(
+        *(Sample(step=step, prompt=prompt, completion=f"{step}") for step in (1, 2) for prompt in "ab")
+    )
+    history.add([Sample(step=2, prompt="a", completion="again"), Sample(step=2, prompt="b", completion="again")])
+    assert [(s.step, s.prompt, s.completion) for s in history.samples] == [
+        (1, "a", "1"), (1, "b", "1"), (2, "a", "again"), (2, "b", "again"),
+    ]  # fmt: skip
+
+
+def test_utilisation_is_weighted_by_time() -> None:
+    step = Step(step=1, total_steps=9, epoch=0.1, loss=2.5, learning_rate=1e-3, grad_norm=0.5, tokens=10, seconds=1,
+                peak_gib=1, mfu=0.2)  # fmt: skip
+    history = history_of(step, dataclasses.replace(step, step=2, seconds=3, mfu=0.6))
+    assert history.mfu() == pytest.approx(0.5)
+    assert history_of(dataclasses.replace(step, mfu=None)).mfu() is None
+
+
+def test_a_long_history_is_read_without_its_older_samples_of_devices(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    log = EventLog(path)
+    for number in range(1000):
+        log.append(Cpu(utilisation_percent=number, memory_gib=1))
+        if number % 100 == 0:
+            log.append(Notice(level="info", title=str(number), message='{"event":"cpu",'))
+    events, offset = read_events(path, all_samples=False)
+    assert offset == path.stat().st_size
+    assert [event.title for event in events if isinstance(event, Notice)] == [str(n) for n in range(0, 1000, 100)]
+    samples = [event.utilisation_percent for event in events if isinstance(event, Cpu)]
+    assert samples == [float(n) for n in range(1000 - len(samples), 1000)] and 0 < len(samples) < 1000
