@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, get_args
 
 from ..foundation.errors import TunewrightError, nearest
 from ..foundation.text import one_line
-from ..recipes.model import Training
 from . import cost
 from .anatomy import Anatomy
 from .calibration import measured_watts, read_calibration
@@ -75,7 +73,7 @@ class Advice:
     ways_out: tuple[WayOut, ...] = ()
     """Where the outcome is "not here": the changes that would do, the smallest first."""
     notes: tuple[str, ...] = ()
-    """What the figures stand on, and what this version cannot do of what is advised."""
+    """What the figures stand on, and what is to be written into a recipe for it."""
 
     @property
     def method(self) -> Method | None:
@@ -345,29 +343,22 @@ def _sentence(change: Change, case: Case) -> str:
 
 
 def _notes(outcome: Outcome, case: Case) -> Iterator[str]:
-    """Yield what the figures stand on, and what this version cannot do of what is advised."""
+    """Yield what the figures stand on, and what is to be written into a recipe for it."""
     if outcome == "preference tuning":
-        wanted = _OBJECTIVES.get(case.given["data_kind"])
-        if not {"dpo", "kto"} & set(_choices(Training, "objective")):
-            step = {"dpo": "DPO", "kto": "KTO"}.get(wanted or "", "DPO or KTO")
-            yield (
-                f"This version trains supervised tuning only: the figures are for that step, and {step} after it needs "
-                "another program, such as TRL. It reads two answers of each row, and the reference model once more."
-            )
+        wanted = _OBJECTIVES.get(case.given["data_kind"], "dpo")
+        yield (
+            f'The figures are for supervised tuning on as many rows. `training.objective = "{wanted}"` asks the reference about each of '
+            "them too, and of a pair reads both answers: `tunewright plan` prices that on your own rows."
+        )
     if outcome == "continued pre-training":
         yield (
-            "The figures are for sequences of up to 2,048 tokens read once. This version cuts a text at the maximum length "
-            "and learns nothing of what follows: divide long texts into rows first."
+            'The figures are for sequences of up to 2,048 tokens read once. `training.objective = "cpt"` divides longer '
+            "documents into rows of the maximum length and trains every token of them."
         )
     card = find_card(case.machine.gpus[0].name) if case.machine.gpus else None
     if card is not None and card.note:
         yield f"{card.name}: {card.note}"
     yield f"Energy is counted {cost.POWER_WORDS[cost.power_source(case.machine, case.measured_watts)]}."
-
-
-def _choices(section: Any, name: str) -> tuple[object, ...]:
-    """Return the values that a field of a recipe may have."""
-    return get_args(section.model_fields[name].annotation)
 
 
 def _capital(text: str) -> str:
