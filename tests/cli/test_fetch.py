@@ -101,7 +101,9 @@ def test_on_a_terminal_one_line_lives_and_ctrl_c_leaves_what_has_arrived(home: P
     weights = random.Random(1).randbytes(400_000)
     hub_server.model("owner/other", {"config.json": b"{}", "model.safetensors": weights})
     hub_server.faults["model.safetensors"] = [Fault("stall", after_bytes=300_000)]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background ignore it
     child = subprocess.Popen([sys.executable, "-m", "tunewright", "fetch", "owner/other"], stderr=subprocess.PIPE)
+    signal.signal(signal.SIGINT, before)
     assert hub_server.stalled.wait(60)
     os.kill(child.pid, signal.SIGINT)
     _, told = child.communicate(timeout=30)

@@ -54,7 +54,7 @@ LLAMA_8B = parse_anatomy(
 )  # fmt: skip
 OPTIONS = {question.key: [option.key for option in question.options] for question in QUESTIONS}
 ANSWERS = st.fixed_dictionaries({}, optional={key: st.sampled_from(options) for key, options in OPTIONS.items()})
-FAST = settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FAST = settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(autouse=True)
@@ -166,7 +166,7 @@ def test_never_recommends_what_is_ruled_out(answers: dict[str, str], gib: float,
     assert ruled_out == set(METHODS) - possible
 
 
-@settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     answers=ANSWERS,
     free=st.lists(st.floats(1.0, 139.8), min_size=2, max_size=4),
@@ -180,7 +180,7 @@ def test_more_free_memory_never_makes_anything_impossible(
     assert possible == sorted(possible), list(zip(sorted(free), outcomes, strict=True))
 
 
-@settings(deadline=None, max_examples=3, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=2, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     answers=ANSWERS,
     free=st.sampled_from([4.0, 14.0, 40.0, 139.0]),
