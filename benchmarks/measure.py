@@ -124,10 +124,15 @@ def chat_lengths() -> list[int]:
 
 
 def arguments(case: Case, recipe: Any, plan: Any, folder: Path) -> dict[str, Any]:
-    """Return the arguments of TRL's trainer: those of a run, but for what the case asks of the libraries."""
+    """Return the arguments of TRL's trainer: those of a run, but for what the case asks of the libraries.
+
+    Rows are cut, packed and laid out by TRL here, and not by us.
+    """
     from tunewright.engine.training.arguments import training_arguments
 
-    values = training_arguments(recipe, plan, case["micro_batch"], folder)
+    values = training_arguments(recipe, plan, folder)
+    values |= {"max_length": recipe.data.max_length, "packing": recipe.data.packing}
+    values |= {"padding_free": plan.batching == "padding-free", "dataset_kwargs": {"skip_prepare_dataset": False}}
     values["optim"] = OPTIMIZERS.get(case["optimizer"], case["optimizer"])
     values["use_liger_kernel"] = case["liger"]
     values["dataset_num_proc"] = None
