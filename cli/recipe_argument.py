@@ -61,13 +61,13 @@ def absolute_source(source: str) -> str:
 def change_recipe(recipe: Recipe, changes: list[str]) -> Recipe:
     """Return `recipe` with each `key=value` of `changes` set; raises TunewrightError for a key or value that it refuses.
 
-    A value is read as JSON, or else as text.
+    A value is read as JSON, or else as text. A key is one of a section, or a whole section.
     """
     values: dict[str, Any] = recipe.model_dump(mode="json", exclude_none=True)
     for change in changes:
         key, equals, text = change.partition("=")
         *path, last = key.strip().split(".")
-        if not equals or not path:
+        if not equals or (not path and last not in Recipe.model_fields):
             raise TunewrightError(
                 "Change not understood", f"{one_line(change, 100)!r} is not KEY=VALUE.", "Such as training.epochs=3."
             )

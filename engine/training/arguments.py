@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from ...recipes.model import Recipe
+from ...recipes.model import LoraMethod, Recipe
 from ..plan import Plan
 
 SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
@@ -36,8 +36,17 @@ def training_arguments(recipe: Recipe, plan: Plan, folder: Path) -> dict[str, An
         "assistant_only_loss": False,  # our own rendering wrote the labels
         "dataset_kwargs": {"skip_prepare_dataset": ready},
         "activation_offloading": moves_activations(plan),
-        "loss_type": "nll" if plan.compiled or plan.liger else "chunked_nll",  # the accelerated loss is our own
+        "loss_type": "chunked_nll" if _takes_trls_loss(recipe, plan) else "nll",
     }
+
+
+def _takes_trls_loss(recipe: Recipe, plan: Plan) -> bool:
+    """Tell whether TRL's loss in chunks is used: the accelerated way and Liger bring their own.
+
+    So does Unsloth, and its full fine-tuning needs it: TRL's goes past the autocast that its 32-bit norms rely on.
+    """
+    unsloths = plan.backend == "unsloth" and not isinstance(recipe.method, LoraMethod)
+    return not (plan.compiled or plan.liger or unsloths)
 
 
 def moves_activations(plan: Plan) -> bool:

@@ -41,7 +41,7 @@ def attend(
     scaling: float | None = None,
     dropout: float = 0.0,
     cu_seq_lens_q: Tensor | None = None,
-    max_length_q: Tensor | None = None,
+    max_length_q: Tensor | int | None = None,
     **rest: Any,
 ) -> tuple[Tensor, None]:
     """Return attention's output, (1, tokens, heads, width), for query (1, heads, tokens, width), key and value.
@@ -55,7 +55,8 @@ def attend(
     assert not rest.get("sliding_window"), "plans leave models with a sliding window to other attention"
     scale = scaling or query.shape[-1] ** -0.5
     if query.is_cuda:
-        mixed, _ = _attend_rows(*flat, cu_seq_lens_q, max_length_q, scale)
+        longest = max_length_q if isinstance(max_length_q, Tensor) else torch.tensor(max_length_q)
+        mixed, _ = _attend_rows(*flat, cu_seq_lens_q, longest, scale)
     else:
         mixed = _attend_one_by_one(*flat, cu_seq_lens_q, scale)
     return mixed.unsqueeze(0), None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import threading
@@ -41,6 +42,7 @@ class Imports:
             raise self._failure
 
     def _import(self) -> None:
+        gc.disable()  # hundreds of thousands of objects come, none of them goes: looking for waste takes a quarter of it all
         try:
             importlib.import_module(f".{self._plan.backend}", __package__)  # Unsloth has to come before trl
             import torch
@@ -53,6 +55,9 @@ class Imports:
                 importlib.import_module(name, __package__)
         except BaseException as error:  # noqa: BLE001  it is raised where the import is waited for
             self._failure = error
+        finally:
+            gc.freeze()  # nor is any of them looked at again while layers are compiled and steps are taken
+            gc.enable()
 
 
 def _is_small(data: Data) -> bool:

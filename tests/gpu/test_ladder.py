@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def test_a_run_on_a_card_that_shrinks_goes_on_in_less(tmp_path: Path, monkeypatc
     whole = finish(new_run())
     (tmp_path / "smaller").mkdir()
     (tmp_path / "smaller" / "sitecustomize.py").write_text(SMALLER_CARD)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "smaller"))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "smaller"), prepend=os.pathsep)
     run = new_run()
     losses = finish(run)
     notices = [each.message for each in read_history(run).notices if each.title == "Out of memory"]

@@ -58,7 +58,7 @@ def test_two_gpus_take_the_steps_of_one(tmp_path: Path, monkeypatch: pytest.Monk
         for ours, theirs in zip(steps, alone, strict=True):
             assert ours.tokens == theirs.tokens
             assert ours.loss == pytest.approx(theirs.loss, rel=0.02)
-        assert set(read_history(run).gpus) == {0, 1}
+        assert set(read_history(run).gpus) == {each.index for each in inspect_machine(Path("/tmp")).gpus[:2]}
         folder = run.model if method == "full" else run.adapter
         assert list(folder.glob("*.safetensors"))
 
