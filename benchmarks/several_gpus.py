@@ -2,8 +2,9 @@
 
 `python benchmarks/several_gpus.py [--gpus 4] [--budget 480] [--out rows.jsonl] [--only 8b|70b]`
 
-Every case is a run as `tunewright train` starts it, of rows of 2,048 tokens, in a process with a time limit of its own.
-A row of figures is written as soon as its case ends; what is left of the budget decides which cases are still begun.
+Every case is a run as `tunewright train` starts it, of rows of 2,048 tokens, planned for 2,000 steps and ended once
+enough of them are timed, in a process with a time limit of its own. A row of figures is written as soon as its case
+ends; what is left of the budget decides which cases are still begun.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ from typing import Any
 
 import weights
 from shapes import SHAPES
+from side_by_side import end
 
 ROW_TOKENS, ROWS = 2048, 640
+PLANNED_STEPS = 2000
 WARM_STEPS = 2
 WRITERS = 8
 SMALLER_CARDS_GIB = (110.0, 90.0, 75.0, 60.0, 46.0, 32.0)
@@ -153,7 +156,9 @@ def run_case(case: Case, layers: int | None) -> dict[str, Any]:
             validation=Validation(kind="none"),
         ),
         method=method,
-        training=Training(learning_rate=1e-4, steps=case.steps, epochs=None, global_batch=case.batch, optimizer="adamw_8bit"),
+        training=Training(
+            learning_rate=1e-4, steps=PLANNED_STEPS, epochs=None, global_batch=case.batch, optimizer="adamw_8bit"
+        ),
     )  # fmt: skip
     machine = inspect_machine(home)
     plan = plan_recipe(recipe, machine, backend="transformers", wish=case.gpus)
@@ -165,12 +170,6 @@ def run_case(case: Case, layers: int | None) -> dict[str, Any]:
             plan = plan_recipe(recipe, replace(machine, gpus=small), backend="transformers", wish=case.gpus)
         except TunewrightError:
             break
-    plan = replace(
-        plan,
-        checkpoint_every_steps=10 * case.steps,
-        evaluate_every_steps=10 * case.steps,
-        sample_every_steps=10 * case.steps,
-    )
     launched = time.time()
     run = launch(recipe, plan, case.name)
     held: dict[int, float] = {}
@@ -180,9 +179,10 @@ def run_case(case: Case, layers: int | None) -> dict[str, Any]:
             held[event.index] = max(held.get(event.index, 0.0), event.memory_used_gib)
         elif isinstance(event, Step):
             steps.append(event)
+            if len(steps) == case.steps:
+                end(run)
     history = read_history(run)
-    timed = steps[WARM_STEPS:]
-    result = run.result() or {}
+    timed = steps[WARM_STEPS : case.steps]
     row: dict[str, Any] = {
         "case": case.name,
         "shape": case.shape,
@@ -195,7 +195,6 @@ def run_case(case: Case, layers: int | None) -> dict[str, Any]:
         "checkpointing": plan.gradient_checkpointing,
         "compiled": plan.compiled,
         "attention": plan.attention,
-        "state": result.get("state"),
         "steps": len(steps),
         "first_step_seconds": steps[0].time - launched if steps else None,
         "peak_gib": max((each.peak_gib for each in steps), default=None),
@@ -211,8 +210,9 @@ def run_case(case: Case, layers: int | None) -> dict[str, Any]:
             "step_seconds": seconds,
             "tokens_per_second": statistics.median(each.tokens / each.seconds for each in timed),
         }
-    if result.get("state") != "finished":
-        row |= {"failure": json.dumps(result.get("error")), "tail": run.console_tail(40)[-4000:]}
+    if len(steps) < case.steps:
+        error = (run.result() or {}).get("error")
+        row |= {"failure": json.dumps(error), "tail": run.console_tail(40)[-4000:]}
     shutil.rmtree(run.exports, ignore_errors=True)
     shutil.rmtree(run.checkpoints, ignore_errors=True)
     return row

@@ -278,6 +278,9 @@ def trainer_environment(plan: Plan) -> dict[str, str]:
         "UNSLOTH_DISABLE_STATISTICS": "1",
         "UNSLOTH_COMPILE_LOCATION": str(home() / "unsloth_compiled"),
         "TORCHINDUCTOR_CACHE_DIR": os.environ.get("TORCHINDUCTOR_CACHE_DIR", str(home() / "cache" / "compiled")),
+        # The same sums twice: no compiled reduction is chosen by a stopwatch, and cuBLAS keeps to its workspaces.
+        "TORCHINDUCTOR_DETERMINISTIC": "1",
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         "PYTORCH_CUDA_ALLOC_CONF": os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True"),
         "PYTHONUNBUFFERED": "1",
         **(SEVERAL_GPUS if plan.gpus > 1 else {}),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+
+import torch
 
 from ...recipes.model import LoraMethod, Recipe
 
@@ -21,6 +24,47 @@ def set_rates(trainer: Any, recipe: Recipe) -> Any:
     if ratio != 1:
         trainer.__class__ = type("Rated", (RatedTraining, type(trainer)), {"ratio": ratio})
     return trainer
+
+
+class SteadyTraining:
+    """What stands before TRL's trainer among the bases: its optimizer does not wait for the device between parameters."""
+
+    def create_optimizer(self, *arguments: Any, **options: Any) -> Any:
+        trainer: Any = super()
+        optimizer = trainer.create_optimizer(*arguments, **options)
+        if getattr(optimizer, "is_paged", True) is False and not isinstance(optimizer, Steady):
+            kind = type(optimizer)
+            optimizer.__class__ = type(kind.__name__, (Steady, kind), {})
+        return optimizer
+
+
+class Steady:
+    """bitsandbytes' optimizer, whose own `step` waits for the GPU after each of hundreds of small updates.
+
+    Only pages need that. Without it the updates are queued while the GPU is still at the gradients. The arithmetic and
+    its order stay the same. Source: bitsandbytes 0.50.2, optim/optimizer.py, `Optimizer8bit.step`.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take one step, and return the loss of `closure` where there is one."""
+        mine: Any = self
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        if not mine.initialized:
+            mine.check_overrides()
+            mine.to_gpu()
+            mine.initialized = True
+        for place, group in enumerate(mine.param_groups):
+            for index, parameter in enumerate(group["params"]):
+                if parameter.grad is None:
+                    continue
+                if not mine.state[parameter]:
+                    mine.init_state(group, parameter, place, index)
+                mine.update_step(group, parameter, place, index)
+        return loss
 
 
 class RatedTraining:

@@ -122,6 +122,19 @@ def total(value: int) -> int:
     return round(_reduced(float(value), "SUM"))
 
 
+def of_all_ranks(*values: float) -> tuple[tuple[float, ...], ...]:
+    """Return what all ranks have of each of `values`, by rank, in one exchange; every rank must ask."""
+    if _control is None:
+        return tuple((value,) for value in values)
+    import torch
+    import torch.distributed as dist
+
+    own = torch.tensor(values, dtype=torch.float64)
+    found = [torch.empty_like(own) for _ in range(ranks())]
+    dist.all_gather(found, own, group=_control)
+    return tuple(zip(*(each.tolist() for each in found), strict=True))
+
+
 def _reduced(value: float, how: str) -> float:
     if _control is None:
         return value

@@ -1,4 +1,4 @@
-"""Randomness: whatever looks at a model while it trains leaves the random states as they were."""
+"""Randomness: the same run gives the same digits twice, and whoever looks at a model while it trains changes none."""
 
 from __future__ import annotations
 
@@ -8,6 +8,21 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+
+from ..plan import Plan
+
+
+def compute_alike(plan: Plan) -> None:
+    """Have torch add up in one order on a GPU, so that the same seed, plan and card give the same losses.
+
+    Its flash attention then keeps to an order, and cuDNN's, which has none, is left alone. What torch cannot do in one
+    order it says on the run's console. The environment of a trainer holds what compiled layers and cuBLAS need.
+    Unsloth's own kernels are left as they are.
+    """
+    if plan.device == "cuda" and plan.backend == "transformers":
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # that is for finding faults, and takes time
+        torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 @contextmanager

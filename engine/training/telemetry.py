@@ -176,9 +176,12 @@ class Telemetry(TrainerCallback):
         self.step_seconds, self._ended = now - self._ended, now
         self._stepping += self.step_seconds
         counted = self.tally.take()
-        tokens = parallel.total(counted.tokens)
+        each_tokens, peaks, reserved = parallel.of_all_ranks(
+            counted.tokens, peak_memory_gib(self.plan.device), reserved_peak_gib(self.plan.device)
+        )
+        tokens = round(sum(each_tokens))
         self.tokens += tokens
-        self.peak_gib = parallel.largest(peak_memory_gib(self.plan.device))
+        self.peak_gib = max(peaks)
         card, mfu = self.card, None
         if card is not None and card.matrix_tflops:
             mfu = utilisation(useful_flop(card.anatomy, card.tuning, counted), self.step_seconds, card.matrix_tflops)
@@ -193,7 +196,7 @@ class Telemetry(TrainerCallback):
                 tokens=tokens,
                 seconds=self.step_seconds,
                 peak_gib=self.peak_gib,
-                reserved_gib=parallel.largest(reserved_peak_gib(self.plan.device)),
+                reserved_gib=max(reserved),
                 mfu=mfu,
                 metrics=metrics_of(logs),
             )

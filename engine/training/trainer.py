@@ -195,9 +195,11 @@ def load(recipe: Recipe, plan: Plan, folder: Path) -> tuple[Any, Any]:
     backend = importlib.import_module(f".{plan.backend}", __package__)  # Unsloth has to come before trl
     from transformers import set_seed
 
+    from .randomness import compute_alike
     from .tokenizer import load_tokenizer
 
     require_device(plan)
+    compute_alike(plan)
     set_seed(recipe.training.seed)  # trl does not seed the adapters
     model = backend.load_model(recipe, plan, folder)
     return model, load_tokenizer(folder)
@@ -220,6 +222,8 @@ def build_trainer(
     exact = {name: each.detach().clone() for name, each in trained.items()} if quantised else {}
     trainer = trainer_of(recipe, plan, writing, model, tokenizer, prepared, telemetry)
     telemetry.trainer = trainer
+    if plan.backend == "transformers":  # Unsloth turns modules one by one
+        keep_mode(trainer.model)
     trainer.remove_callback(PrinterCallback)  # the events tell every step, and the console is for what nobody expected
     trainer.mean_over_tokens = recipe.training.objective in ("sft", "cpt")
     for name, values in exact.items():  # TRL rounds what is trained beside 4-bit weights to bf16
@@ -229,6 +233,20 @@ def build_trainer(
 
         share_out(trainer, plan)
     return trainer
+
+
+def keep_mode(model: Any) -> None:
+    """Have `model` turned to training or evaluating only when it is in the other mode.
+
+    transformers turns all of its modules, thousands with adapters, before every micro-batch, while the GPU waits.
+    """
+    turn = model.train
+    turn()  # all of them: adapters come in another mode than the model that they were put into
+
+    def train(mode: bool = True) -> Any:
+        return model if model.training == mode else turn(mode)
+
+    model.train = train
 
 
 def let_go(trainer: Any) -> None:
