@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from ..engine.fetching import FetchPlan, FetchProgress, fetch, plan_fetch, plan_from_cache
-from ..engine.hub_errors import require_space
-from ..engine.needs import Need, needs_of
+from ..engine.hub.errors import require_space
+from ..engine.hub.fetching import FetchPlan, FetchProgress, fetch, plan_fetch, plan_from_cache
+from ..engine.hub.needs import Need, needs_of
 from ..engine.sources import cached_snapshot
 from ..foundation.errors import TunewrightError
 from ..foundation.text import one_line

@@ -10,8 +10,8 @@ from typing import Any
 from ..engine.anatomy import read_anatomy
 from ..engine.data.counting import count_rows
 from ..engine.defaults import default_recipe
+from ..engine.hub.needs import is_on_hub
 from ..engine.machine import inspect_machine
-from ..engine.needs import is_on_hub
 from ..engine.plan import Plan, Prediction, Reason
 from ..engine.planner import plan_recipe
 from ..engine.sources import BUILT_IN_MODELS, find_model

@@ -41,7 +41,7 @@ COMPILED_LOSS_BYTES = 820 * MIB
 UNSLOTH_TABLES_BYTES = 31 * MIB
 """What Unsloth allocates while it loads one of the models that it has layers for; measured."""
 ACCELERATED_LOGIT_BYTES = 2**30
-"""The logits of one part of the loss, and their gradients in their place (training/loss.py)."""
+"""The logits of one part of the loss, and their gradients in their place (training/acceleration/loss.py)."""
 CUDA_CONTEXT_GIB = 0.55
 """The driver's and the libraries' own memory on a card, outside torch's allocator; 0.14 on a T4, 0.52 on an H200."""
 ROPE_POSITIONS = 32768

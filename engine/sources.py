@@ -12,8 +12,8 @@ from typing import Any
 from .. import starter
 from ..foundation.errors import TunewrightError, explain_os_error
 from ..foundation.text import one_line
-from .data_files import CARD, choose_data, files_of_data_set, without_other_splits
-from .hub_cache import HubName, Kind, Repository, parse_hub_name
+from .hub.cache import HubName, Kind, Repository, parse_hub_name
+from .hub.data_files import CARD, choose_data, files_of_data_set, without_other_splits
 
 BUILT_IN_MODELS = {"tunewright/starter": starter.MODEL}
 BUILT_IN_DATA = {

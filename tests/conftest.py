@@ -36,7 +36,7 @@ def hub_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubS
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(cache.parent / "token"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("tunewright.engine.transfer.FIRST_WAIT_SECONDS", 0.01)
-    monkeypatch.setattr("tunewright.engine.transfer.LONGEST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr("tunewright.engine.hub.transfer.FIRST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr("tunewright.engine.hub.transfer.LONGEST_WAIT_SECONDS", 0.01)
     yield server
     server.close()

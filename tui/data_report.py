@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ..engine.data.findings import Finding
     from ..engine.data.preview import Inspection
     from ..engine.data.statistics import Report
-    from ..engine.needs import Need
+    from ..engine.hub.needs import Need
     from ..recipes.model import Data
 
 

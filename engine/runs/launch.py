@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ...foundation.errors import TunewrightError
 from ...recipes.model import Recipe
-from ..needs import require_here
+from ..hub.needs import require_here
 from ..plan import Plan
 from .checkpoint import newest_good
 from .directory import RunDirectory, create_run, is_live, standing

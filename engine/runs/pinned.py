@@ -10,8 +10,8 @@ from typing import Any, cast
 from ...foundation.errors import TunewrightError
 from ...foundation.files import read_text, write_atomically
 from ...recipes.model import Recipe
-from ..hub_cache import COMMIT, Kind, parse_hub_name
-from ..needs import is_on_hub
+from ..hub.cache import COMMIT, Kind, parse_hub_name
+from ..hub.needs import is_on_hub
 from ..sources import cached_snapshot
 from .directory import RunDirectory
 

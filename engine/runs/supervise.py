@@ -253,7 +253,7 @@ def shortage_told(history: History, shortage: Shortage) -> str:
 def trainer_command(module: str, run: RunDirectory, plan: Plan) -> list[str]:
     """Return the command that runs a module of `engine.training` over `run`: by itself, or a process for each GPU."""
     training = "tunewright.engine.training"
-    several = [f"{training}.launcher", str(run.path), str(plan.gpus)] if plan.gpus > 1 else []
+    several = [f"{training}.parallel.launcher", str(run.path), str(plan.gpus)] if plan.gpus > 1 else []
     return [sys.executable, "-m", *several, f"{training}.{module}", str(run.path)]
 
 

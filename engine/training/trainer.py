@@ -229,7 +229,7 @@ def build_trainer(
     for name, values in exact.items():  # TRL rounds what is trained beside 4-bit weights to bf16
         trained[name].data = values
     if not parallel.is_alone():
-        from .split_training import share_out
+        from .parallel.split_training import share_out
 
         share_out(trainer, plan)
     return trainer

@@ -19,7 +19,8 @@ from ..adapters import WEIGHTS_FILE, find_adapter
 from ..anatomy import Anatomy, read_anatomy
 from ..plan import Plan
 from ..saved_modules import HEAD, adapted_names, saved_modules
-from . import attention, parallel
+from . import parallel
+from .acceleration import attention
 from .inspection import require_as_planned, weight_dtype
 
 assert attention.NAME  # importing it makes it known to transformers
@@ -66,7 +67,7 @@ def load_base(recipe: Recipe, plan: Plan, folder: Path) -> Any:
     elif read_anatomy(folder).dequantised_from == "mxfp4":
         settings["quantization_config"] = Mxfp4Config(dequantize=True)
     if plan.parallelism == "fsdp2" and not parallel.is_alone():
-        from .sharding import load_sharded
+        from .parallel.sharding import load_sharded
 
         return load_sharded(
             folder, settings["dtype"], plan.attention, parallel.device_of(plan), settings.get("quantization_config")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from tunewright import starter
-from tunewright.engine.hub_cache import Repository
+from tunewright.engine.hub.cache import Repository
 from tunewright.engine.plan import read_plan
 from tunewright.engine.runs.directory import list_runs
 from tunewright.engine.runs.pinned import commits_of, pinned_recipe

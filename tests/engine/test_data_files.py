@@ -1,7 +1,7 @@
 """Of a data set the files of one configuration and split are taken, as its card names them, whatever the card holds."""
 
 import pytest
-from tunewright.engine.data_files import files_of_data_set, read_configurations
+from tunewright.engine.hub.data_files import files_of_data_set, read_configurations
 from tunewright.foundation.errors import TunewrightError
 
 PATHS = (

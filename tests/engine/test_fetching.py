@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 from tunewright import starter
-from tunewright.engine import fetching, hub_errors
-from tunewright.engine.fetching import FetchProgress, fetch, plan_fetch, plan_from_cache
-from tunewright.engine.hub_cache import Repository
-from tunewright.engine.needs import needs_of
+from tunewright.engine.hub import errors as hub_errors
+from tunewright.engine.hub import fetching
+from tunewright.engine.hub.cache import Repository
+from tunewright.engine.hub.fetching import FetchProgress, fetch, plan_fetch, plan_from_cache
+from tunewright.engine.hub.needs import needs_of
 from tunewright.engine.sources import find_data, find_model, find_weights
 from tunewright.foundation.errors import TunewrightError
 from tunewright.recipes.catalogue import built_in
@@ -498,7 +499,7 @@ def test_an_adapter_comes_whole(hub_server: HubServer) -> None:
 def test_a_killed_process_leaves_a_part_that_is_gone_on_with(hub_server: HubServer) -> None:
     hub_server.model("owner/name", small_model())
     hub_server.faults[FIRST] = [Fault("stall", after_bytes=2_000_000)]
-    program = "from tunewright.engine.fetching import fetch, plan_fetch; fetch(plan_fetch('owner/name'))"
+    program = "from tunewright.engine.hub.fetching import fetch, plan_fetch; fetch(plan_fetch('owner/name'))"
     child = subprocess.Popen([sys.executable, "-c", program])
     assert hub_server.stalled.wait(30)
     part = Repository("owner/name", "model").blobs / f"{hashlib.sha256(WEIGHTS).hexdigest()}.incomplete"

@@ -26,7 +26,7 @@ from transformers import TrainerCallback
 from tunewright import starter
 from tunewright.engine.data.preparing import Prepared, prepare
 from tunewright.engine.plan import Plan
-from tunewright.engine.training import attention as known  # makes `varlen` known to transformers
+from tunewright.engine.training.acceleration import attention as known  # makes `varlen` known to transformers
 from tunewright.engine.training.trainer import load
 from tunewright.recipes.model import validate_recipe
 

@@ -18,7 +18,7 @@ from ..wrapping import hanging
 if TYPE_CHECKING:
     from ...engine.data.preview import Inspection, Want
     from ...engine.data.statistics import LengthFigures, Progress, Report, TokenFigures
-    from ...engine.needs import Need
+    from ...engine.hub.needs import Need
     from ...recipes.model import Data
     from ..data_report import DataReport
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ...engine.data.child import DataProcess
     from ...engine.data.preview import Inspection, ShownRow, Want
     from ...engine.data.statistics import FixReport, Progress, Report
-    from ...engine.needs import Need
+    from ...engine.hub.needs import Need
     from ...recipes.model import Data
     from ..data_report import DataReport
 
@@ -257,7 +257,7 @@ class DataWork(Widget):
 
 def needs_of(draft: Draft) -> tuple[Need, ...]:
     """Return what the fields name on the Hub that is not whole here."""
-    from ...engine.needs import Need, missing
+    from ...engine.hub.needs import Need, missing
 
     entry = draft.entry.recipe if draft.entry is not None else None
     revision = entry.base.revision if entry is not None and entry.base.model == draft.model else None

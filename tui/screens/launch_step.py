@@ -23,8 +23,8 @@ from ..wrapping import hanging
 from .step import Step, StepChanged
 
 if TYPE_CHECKING:
+    from ...engine.hub.needs import Need
     from ...engine.machine import Machine
-    from ...engine.needs import Need
     from ...engine.plan import Plan
     from ...recipes.model import Recipe
 
@@ -158,7 +158,7 @@ class LaunchStep(Step):
 
     @background("launch")
     def _launch(self, recipe: Recipe, plan: Plan, name: str) -> None:
-        from ...engine.needs import needs_of
+        from ...engine.hub.needs import needs_of
         from ...engine.runs.launch import launch
 
         try:
@@ -177,7 +177,7 @@ class LaunchStep(Step):
 
     @background("needs")
     def _look(self, recipe: Recipe) -> None:
-        from ...engine.needs import needs_of
+        from ...engine.hub.needs import needs_of
 
         if needs := needs_of(recipe):
             deliver(self, Needed(needs, start=False))

@@ -22,8 +22,8 @@ from .bar import bar
 from .dialog import Dialog
 
 if TYPE_CHECKING:
-    from ...engine.fetching import FetchPlan, FetchProgress
-    from ...engine.needs import Need
+    from ...engine.hub.fetching import FetchPlan, FetchProgress
+    from ...engine.hub.needs import Need
 
 State = Literal["asking", "planned", "fetching", "failed"]
 WIDTH = 68
@@ -98,7 +98,7 @@ class FetchDialog(Dialog[bool | None]):
 
     @background("fetching")
     def _ask(self) -> None:
-        from ...engine.fetching import plan_fetch
+        from ...engine.hub.fetching import plan_fetch
 
         try:
             plans = [plan_fetch(each.name, each.kind, each.revision, each.split, superseded) for each in self.needs]
@@ -138,7 +138,7 @@ class FetchDialog(Dialog[bool | None]):
 
     @background("fetching")
     def _fetch(self, plans: tuple[FetchPlan, ...]) -> None:
-        from ...engine.fetching import fetch
+        from ...engine.hub.fetching import fetch
 
         try:
             for plan in plans:

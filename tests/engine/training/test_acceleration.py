@@ -11,8 +11,9 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
-from tunewright.engine.training import acceleration, attention, fused_adapters
-from tunewright.engine.training.loss import LOGIT_BYTES, next_token_loss, take_loss_from_hidden_states
+from tunewright.engine.training import acceleration
+from tunewright.engine.training.acceleration import attention, fused_adapters
+from tunewright.engine.training.acceleration.loss import LOGIT_BYTES, next_token_loss, take_loss_from_hidden_states
 
 ROWS = (5, 9, 3, 20)
 SHAPE: dict[str, Any] = {
@@ -159,7 +160,7 @@ def test_a_changed_row_changes_no_other() -> None:
 def test_the_loss_without_logits_is_the_cross_entropy(
     learned: int | None, part_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tunewright.engine.training.loss.LOGIT_BYTES", part_bytes)
+    monkeypatch.setattr("tunewright.engine.training.acceleration.loss.LOGIT_BYTES", part_bytes)
     torch.manual_seed(0)
     hidden, weight = torch.randn(2, 150, 8, requires_grad=True), torch.randn(30, 8, requires_grad=True)
     labels = torch.randint(0, 30, (2, 150))

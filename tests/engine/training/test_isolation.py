@@ -29,7 +29,7 @@ def pairs(attentions: Sequence[str]) -> list[tuple[str, str]]:
 def tiny_model(shape: str, attention: str) -> Any:
     """Return a small model with random weights."""
     import transformers
-    import tunewright.engine.training.attention  # noqa: F401  makes `varlen` known
+    import tunewright.engine.training.acceleration.attention  # noqa: F401  makes `varlen` known
 
     sizes = {
         "vocab_size": VOCABULARY, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
@@ -49,7 +49,7 @@ def tiny_model(shape: str, attention: str) -> Any:
 
 def losses(model: Any, documents: Sequence[Sequence[int]], packs: Sequence[Sequence[int]]) -> list[Any]:
     """Return the per-token losses of each document, which are strung together to `packs` as a run does it."""
-    from tunewright.engine.training.attention import keep_on_host
+    from tunewright.engine.training.acceleration.attention import keep_on_host
     from tunewright.engine.training.batching import Stringing
 
     rows = [

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from tunewright.engine.runs import outcome
 from tunewright.engine.runs.directory import RunDirectory
-from tunewright.engine.training.launcher import conclude
 from tunewright.engine.training.parallel import FAILURE
+from tunewright.engine.training.parallel.launcher import conclude
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_the_first_failure_is_printed_last(tmp_path: Path, capsys: pytest.Captur
 )
 def test_the_launcher_dies_as_the_rank_died(tmp_path: Path, codes: dict[int, int], number: int) -> None:
     program = (
-        "import sys; from pathlib import Path; from tunewright.engine.training.launcher import conclude; "
+        "import sys; from pathlib import Path; from tunewright.engine.training.parallel.launcher import conclude; "
         "from tunewright.engine.runs.directory import RunDirectory; "
         f"conclude(RunDirectory(Path({str(tmp_path)!r})), 2, { ({rank: int(code) for rank, code in codes.items()})!r})"
     )

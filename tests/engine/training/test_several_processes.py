@@ -146,8 +146,8 @@ from pathlib import Path
 import torch, torch.distributed as dist
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
-from tunewright.engine.training import sharding
-from tunewright.engine.training.split_training import average_gradients, put_away, whole_parameters
+from tunewright.engine.training.parallel import sharding
+from tunewright.engine.training.parallel.split_training import average_gradients, put_away, whole_parameters
 from tunewright.engine.training.transformers import keep_unpacked
 
 folder = Path(sys.argv[1])

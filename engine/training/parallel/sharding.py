@@ -24,8 +24,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.quantizers import AutoHfQuantizer
 
-from ...foundation.errors import TunewrightError
-from . import parallel
+from ....foundation.errors import TunewrightError
+from .. import parallel
 
 INDEX = "model.safetensors.index.json"
 STORAGE = torch.bfloat16

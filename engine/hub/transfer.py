@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 from urllib.parse import quote
 
-from ..foundation.errors import TunewrightError
-from ..foundation.text import one_line
-from .hub_cache import HubFile, HubName, Repository
-from .hub_errors import endpoint, explain, host, http_library
+from ...foundation.errors import TunewrightError
+from ...foundation.text import one_line
+from .cache import HubFile, HubName, Repository
+from .errors import endpoint, explain, host, http_library
 
 if TYPE_CHECKING:
     import httpx
@@ -305,7 +305,7 @@ def request_headers() -> dict[str, str]:
     """Return the headers of every request: who asks, with the token where there is one; nothing is to be compressed."""
     from huggingface_hub import constants, utils
 
-    from .. import __version__
+    from ... import __version__
 
     constants.HF_HUB_DISABLE_TELEMETRY = True  # as in the trainer: what is installed here is nobody's business
     hub: Any = utils

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..foundation.errors import TunewrightError, explain_os_error
-from ..foundation.text import one_line
-from .hub_cache import HubName, Kind, nearest_cached
+from ...foundation.errors import TunewrightError, explain_os_error
+from ...foundation.text import one_line
+from .cache import HubName, Kind, nearest_cached
 
 GIB = 2**30
 PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "https_proxy", "http_proxy", "all_proxy")
@@ -197,7 +197,7 @@ def _explain_answer(error: Exception, name: HubName, kind: Kind) -> TunewrightEr
 
 def explain_disk(error: OSError) -> TunewrightError:
     """Return the page for an error of the disk that holds the cache."""
-    from .hub_cache import cache_folder
+    from .cache import cache_folder
 
     place = Path(str(error.filename)) if error.filename else cache_folder()
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -211,7 +211,7 @@ def explain_disk(error: OSError) -> TunewrightError:
 
 def require_space(needed_bytes: int, free_bytes: int, name: HubName) -> None:
     """Raise TunewrightError when the disk of the cache has no room for `needed_bytes`."""
-    from .hub_cache import cache_folder
+    from .cache import cache_folder
 
     if needed_bytes > free_bytes:
         raise TunewrightError(

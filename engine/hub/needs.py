@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..foundation.errors import TunewrightError
-from ..foundation.text import one_line
-from ..recipes.model import Recipe
-from .hub_cache import Kind, parse_hub_name
-from .sources import BUILT_IN_DATA, BUILT_IN_MODELS, cached_snapshot, fetch_command, find_data, find_weights
+from ...foundation.errors import TunewrightError
+from ...foundation.text import one_line
+from ...recipes.model import Recipe
+from ..sources import BUILT_IN_DATA, BUILT_IN_MODELS, cached_snapshot, fetch_command, find_data, find_weights
+from .cache import Kind, parse_hub_name
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 

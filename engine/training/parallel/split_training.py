@@ -19,8 +19,8 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
-from ..plan import Plan
-from . import parallel
+from ...plan import Plan
+from .. import parallel
 
 BUCKET_ELEMENTS = 2**25
 """Gradients that are averaged at once."""

@@ -1,6 +1,6 @@
 """The launcher of a trainer on several GPUs: torchrun, which ends as the rank ended that failed first.
 
-`python -m tunewright.engine.training.launcher RUN_DIRECTORY RANKS MODULE [ARGUMENT …]`
+`python -m tunewright.engine.training.parallel.launcher RUN_DIRECTORY RANKS MODULE [ARGUMENT …]`
 
 A rank asks for nothing but its exit status to be passed on; of several that fail, one after the other because the
 first is missing, only the first is told.
@@ -17,9 +17,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ..runs import outcome
-from ..runs.directory import RunDirectory
-from .parallel import FAILURE, STOP_SIGNAL, TOLD, end_with_parent
+from ...runs import outcome
+from ...runs.directory import RunDirectory
+from . import FAILURE, STOP_SIGNAL, TOLD, end_with_parent
 
 THEIRS = (outcome.REFUSED, outcome.STOPPED, outcome.OUT_OF_MEMORY)
 """Exit statuses that a rank ends with of its own accord."""

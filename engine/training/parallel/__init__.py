@@ -18,10 +18,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from ...foundation.errors import TunewrightError
-from ..plan import Plan
-from ..runs import outcome
-from ..runs.directory import RunDirectory
+from ....foundation.errors import TunewrightError
+from ...plan import Plan
+from ...runs import outcome
+from ...runs.directory import RunDirectory
 
 PATIENCE = timedelta(hours=12)
 """How long a rank waits for another over the processor: as long as a judging or a merge may take."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import PurePath, PurePosixPath
 from typing import Any, TypeVar, cast
 
-from ..foundation.errors import TunewrightError, nearest
-from ..foundation.text import one_line
+from ...foundation.errors import TunewrightError, nearest
+from ...foundation.text import one_line
 
 CARD = "README.md"
 """The file whose head names a data set's configurations."""

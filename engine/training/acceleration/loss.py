@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from ..data.examples import IGNORED
+from ...data.examples import IGNORED
 from .attention import keep_on_host
 
 LOGIT_BYTES = 2**30

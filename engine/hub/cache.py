@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..foundation.errors import nearest
-from ..foundation.files import write_atomically
+from ...foundation.errors import nearest
+from ...foundation.files import write_atomically
 
 Kind = Literal["model", "dataset"]
 
