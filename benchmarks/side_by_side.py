@@ -1,6 +1,7 @@
 """Tunewright beside the libraries as they come: 8 billion parameters, rank 16 on all projections, the same rows.
 
-`python benchmarks/side_by_side.py [--gpus 0,1,2,3] [--only NAME] [--out rows.jsonl]`
+`python benchmarks/side_by_side.py [--gpus 0,1,2,3] [--only NAME] [--out rows.jsonl]`, with TORCHINDUCTOR_CACHE_DIR for
+runs that find kernels there which earlier ones compiled.
 
 Ours are runs as `tunewright train` starts them, with the plan that is picked for 2,000 steps, ended once enough steps
 are timed. The rivals' are TRL's SFTTrainer as it is when only model, rows, adapter and batch are given, on transformers and
@@ -203,6 +204,8 @@ def ours(case: Case, gpu: str) -> dict[str, Any]:
     from tunewright.recipes.registry import Registry  # noqa: F401  the registry is made while nothing is timed
 
     (home / "recipe.toml").write_text(recipe_of(case, home).to_toml(), encoding="utf-8")
+    kernels = Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR", home / "cache" / "compiled"))
+    kept = kernels.is_dir() and any(kernels.iterdir())
     launched = time.time()
     command = [sys.executable, "-m", "tunewright", "train", str(home / "recipe.toml"), "--gpus", f"{gpu},", "--json"]
     subprocess.run(command + (["--backend", case.backend] if case.backend else []), check=True)
@@ -225,6 +228,7 @@ def ours(case: Case, gpu: str) -> dict[str, Any]:
     return {
         "backend_used": plan.backend,
         "compiled": plan.compiled,
+        "kernels_kept": kept,
         "batching": plan.batching,
         "checkpointing": plan.gradient_checkpointing,
         "micro_batch": plan.micro_batch,

@@ -12,9 +12,9 @@ from typing import Any
 
 from ..engine.machine import inspect_machine
 from ..engine.probe import LIMIT_SECONDS, Finding, probe_recipe
-from ..engine.setting import GIB
 from ..foundation.errors import TunewrightError
 from ..foundation.home import runs_folder
+from ..foundation.units import GIB
 from .estimate import memory_text
 from .gpus_argument import add_gpus, wished_gpus
 from .parser import add_json, print_json

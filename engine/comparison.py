@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ..foundation.units import GIB
 from . import memory, speed, states
 from .anatomy import Anatomy, Targets
 from .cards import card_by_name
@@ -13,7 +14,7 @@ from .cost import money
 from .estimate import Device, Estimate, card_device, estimate, make_setting, make_tuning
 from .plan import Parallelism
 from .prices import Price, read_prices
-from .setting import GIB, Setting, Tuning
+from .setting import Setting, Tuning
 
 Method = Literal["qlora", "lora", "full"]
 METHODS: tuple[Method, ...] = ("qlora", "lora", "full")

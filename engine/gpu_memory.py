@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ..foundation.units import GIB
 from . import states
 from .activations import (
     UNSLOTH_LAYERS,
@@ -21,7 +22,7 @@ from .activations import (
     strings_together,
 )
 from .anatomy import Anatomy
-from .setting import GIB, Setting, Tuning
+from .setting import Setting, Tuning
 
 MIB = 2**20
 LOSS_CHUNK_TOKENS = 256

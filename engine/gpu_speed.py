@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..foundation.units import GIB
 from . import states
 from .activations import Path, path_of, strings_together
 from .anatomy import Anatomy
@@ -44,9 +45,9 @@ class Coefficients:
     moved_plain_full: float = 234.2
     moved_liger: float = 87.39
     moved_liger_full: float = 88.41
-    moved_accelerated: float = 64.0
-    """Set by a handful of measured steps rather than fitted."""
-    moved_accelerated_full: float = 64.0
+    moved_accelerated: float = 98.0
+    """Set by the rows of `benchmarks/rows/side_by_side.jsonl` rather than fitted."""
+    moved_accelerated_full: float = 45.0
     moved_fast: float = 104.8
     moved_compiled: float = 84.43
     moved_compiled_full: float = 92.76
@@ -146,9 +147,7 @@ def card_seconds(
         pairs = float(setting.tokens) * load.tokens * anatomy.heads * anatomy.layers
         seconds += MASKED_SCORE_BYTES * pairs * (1 + again / 3) / bandwidth
     if tuning.kind == "qlora":
-        share = fitted.dequantised_transformers
-        if setting.backend == "unsloth" or setting.compiled:
-            share = fitted.dequantised_unsloth
+        share = fitted.dequantised_unsloth if setting.backend == "unsloth" else fitted.dequantised_transformers
         seconds += share * passes * anatomy.quantisable_parameters * (states.NF4_BYTES + 2) / bandwidth
     return seconds
 
@@ -190,11 +189,11 @@ def traffic_seconds(anatomy: Anatomy, tuning: Tuning, setting: Setting, card: Ca
     if setting.gpus == 1:
         return 0.0
     share = (setting.gpus - 1) / setting.gpus
-    gradients = states.gradients_gib(anatomy, tuning, setting) * states.trained_shards(tuning, setting) * 2**30
+    gradients = states.gradients_gib(anatomy, tuning, setting) * states.trained_shards(tuning, setting) * GIB
     moved = 2 * share * gradients
     if setting.parallelism == "fsdp2":
         passes = 2 + _recomputed_share(setting)
-        weights = states.weights_gib(anatomy, tuning, setting) * setting.shards * 2**30
+        weights = states.weights_gib(anatomy, tuning, setting) * setting.shards * GIB
         # Gradients of split weights are scattered in every micro-batch, those of adapters averaged once.
         once = setting.accumulation * gradients if tuning.kind == "full" else 2 * gradients
         moved = share * (passes * setting.accumulation * weights + once)

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..foundation.text import one_line
-
-GIB = 2**30
+from ..foundation.units import GIB
 
 
 @dataclass(frozen=True, slots=True)

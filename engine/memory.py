@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ..foundation.units import GIB
 from . import gpu_memory, processor_memory, states
 from .anatomy import Anatomy
 from .gpu_memory import CUDA_CONTEXT_GIB, Moment
 from .plan import Backend
-from .setting import GIB, Setting, Tuning
+from .setting import Setting, Tuning
 
 TERMS: dict[str, str] = {
     "libraries": "Python, torch and the training libraries, before a model is loaded.",

@@ -5,9 +5,10 @@ The constants are fitted to runs of the starter model.
 
 from __future__ import annotations
 
+from ..foundation.units import GIB
 from . import states
 from .anatomy import Anatomy
-from .setting import GIB, Setting, Tuning
+from .setting import Setting, Tuning
 
 TRAINER_GIB = 0.085
 """Data set, trainer and the answers before training, beside the libraries."""

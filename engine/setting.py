@@ -10,8 +10,6 @@ from .anatomy import Anatomy, Targets
 from .plan import Backend, Checkpointing, Parallelism, Precision
 from .saved_modules import adapted_names, saved_modules
 
-GIB = 2**30
-
 
 class TuningMethod(Protocol):
     """What the formulas ask of a method; `recipes.model.Method` has it."""

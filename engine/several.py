@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from ..foundation.errors import TunewrightError
 from ..foundation.text import one_line
+from ..foundation.units import GIB
 from .batches import divisors
 from .machine import GpuDevice, Machine
 from .plan import Parallelism, Precision
@@ -142,7 +143,7 @@ def obstacle(gpus: int) -> str | None:
         place = os.statvfs(SHARED_MEMORY)
     except OSError:
         return None  # not a system that has one
-    free, needed = place.f_bavail * place.f_frsize / 2**30, gpus * SHARED_MEMORY_GIB
+    free, needed = place.f_bavail * place.f_frsize / GIB, gpus * SHARED_MEMORY_GIB
     if free >= needed:
         return None
     return (

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from ..foundation.units import GIB
 from . import gpu_speed, processor_speed
 from .activations import Path, path_of
 from .anatomy import Anatomy
 from .calibration import ThreadRates
 from .cards import Card
 from .flop import Load
-from .setting import GIB, Setting, Tuning
+from .setting import Setting, Tuning
 from .states import ADAMW_8BIT_BYTES, weight_bytes
 
 Device = Card | ThreadRates

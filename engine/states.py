@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from ..foundation.units import GIB
 from .anatomy import Anatomy
-from .setting import GIB, Setting, Tuning
+from .setting import Setting, Tuning
 
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 """Bytes of a 4-bit weight with its doubly quantised constants, block 64 (arXiv 2305.14314 §3)."""

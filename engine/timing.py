@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from ..foundation.units import GIB
 from . import speed
 from .flop import Load
 from .search import Candidate, Surroundings
-from .setting import GIB
 from .work import Work
 
 EVALUATIONS_A_RUN = 8

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from ..foundation.units import GIB
 from ..recipes.model import PREFERENCE_OBJECTIVES, Recipe
 from .anatomy import Anatomy
 from .batches import Lengths, measure_lengths, pack, rows_seen, steps_of
-from .setting import GIB, Tuning
+from .setting import Tuning
 
 if TYPE_CHECKING:
     import numpy as np

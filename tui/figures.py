@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import time
 
+from ..foundation.units import GIB
+
 
 def gib(value: float | None) -> str:
     """Return gibibytes with the precision that matters, such as 0.38 GiB or 139.8 GiB."""
@@ -19,7 +21,7 @@ def gib(value: float | None) -> str:
 
 def size(count_bytes: float) -> str:
     """Return the size of a file: 312 bytes, 425 KiB, 1.20 GiB."""
-    return f"{count_bytes:,.0f} bytes" if count_bytes < 1024 else gib(count_bytes / 2**30)
+    return f"{count_bytes:,.0f} bytes" if count_bytes < 1024 else gib(count_bytes / GIB)
 
 
 def duration(seconds: float | None) -> str:

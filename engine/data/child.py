@@ -81,16 +81,16 @@ class DataProcess:
 
     def close(self) -> None:
         """End the child and its workers."""
-        if self._child is None:
+        child, self._child, self._buffer = self._child, None, b""  # first, for two threads may close it in the end
+        if child is None:
             return
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._child.pid, signal.SIGKILL)
-        self._child.wait()
-        for stream in (self._child.stdin, self._child.stdout, self._child.stderr):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+        for stream in (child.stdin, child.stdout, child.stderr):
             if stream is not None:
                 with contextlib.suppress(BrokenPipeError):  # a request that a dead child never took
                     stream.close()
-        self._child, self._buffer = None, b""
 
     def _ask(
         self,

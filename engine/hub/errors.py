@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 
 from ...foundation.errors import TunewrightError, explain_os_error
 from ...foundation.text import one_line
+from ...foundation.units import GIB
 from .cache import HubName, Kind, nearest_cached
 
-GIB = 2**30
 PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "https_proxy", "http_proxy", "all_proxy")
 _SECRETS = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{8,}|(?i:bearer)\s+\S+|(?<=://)[^\s/@]+@")
 

@@ -24,10 +24,6 @@ WEIGHT = "_weight"
 """Of a micro-batch in its step: 1, but for a short step, whose micro-batches may differ by a row."""
 
 
-BLOCK_TOKENS = 1024
-"""From this length on, rows that are all of one length are given to a model as a block."""
-
-
 def how_dealt(batching: Batching) -> How:
     """Return how rows are dealt to micro-batches: alike in length where they are padded, in their sum where not."""
     return "sorted" if batching == "padded" else "balanced"
@@ -58,7 +54,6 @@ def pack(rows: Rows, capacity: int, seed: int) -> Packed:
 class Stringing:
     """Makes one row of a micro-batch's rows, without padding, and says where each of them begins and ends.
 
-    Long rows of one length stay a block instead, for which attention is faster.
     transformers keeps apart what `position_ids` number anew, as long as there is no attention mask; implementations of
     attention for rows of different lengths ask for `cu_seq_lens_q`, where rows end, and `max_length_q`, the longest.
     """
@@ -66,11 +61,6 @@ class Stringing:
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Return the micro-batch of `examples`: each a row, or a pack of rows with the `seq_lengths` of these."""
         lengths = [length for each in examples for length in (each.get("seq_lengths") or [len(each["input_ids"])])]
-        if len(lengths) == len(examples) > 1 and len(set(lengths)) == 1 and lengths[0] >= BLOCK_TOKENS:
-            columns = {
-                name: torch.tensor(np.stack([each[name] for each in examples])) for name in ("input_ids", "labels")
-            }
-            return {**columns, "position_ids": torch.arange(lengths[0]).repeat(len(lengths), 1)}
         ends = np.cumsum([0, *lengths])
         labels = np.concatenate([each["labels"] for each in examples])
         labels[ends[:-1]] = IGNORED  # nothing before it could tell the first token of a row

@@ -25,8 +25,9 @@ from typing import Any
 
 import psutil
 
+from ...foundation.units import GIB
 from ..calibration import Calibration, ThreadRates
-from ..machine import GIB, sample_gpus
+from ..machine import sample_gpus
 
 LIBRARIES = ("torch", "transformers", "datasets", "peft", "accelerate", "bitsandbytes", "trl")
 """What the trainer imports, in its order."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 
-from ..machine import GIB
+from ...foundation.units import GIB
 from ..plan import Plan
 from ..runs.events import Cpu, EventLog, Gpu
 

@@ -13,16 +13,15 @@ from ..plan import Plan
 
 
 def compute_alike(plan: Plan) -> None:
-    """Have torch add up in one order on a GPU, so that the same seed, plan and card give the same losses.
+    """Have torch add up in one order on a GPU where it can, so that the same seed, plan and card give the same losses.
 
-    Its flash attention then keeps to an order, and cuDNN's, which has none, is left alone. What torch cannot do in one
-    order it says on the run's console. The environment of a trainer holds what compiled layers and cuBLAS need.
-    Unsloth's own kernels are left as they are.
+    What it cannot do in one order it says on the run's console; attention over strung rows sees to itself
+    (`acceleration.attention`). The environment of a trainer holds what compiled layers and cuBLAS need. Unsloth's own
+    kernels are left as they are.
     """
     if plan.device == "cuda" and plan.backend == "transformers":
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # that is for finding faults, and takes time
-        torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 @contextmanager

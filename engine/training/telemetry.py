@@ -17,11 +17,11 @@ import psutil
 import torch
 from transformers import TrainerCallback
 
+from ...foundation.units import GIB
 from ...recipes.model import Recipe
 from ..anatomy import Anatomy
 from ..data.examples import Example, Message
 from ..data.rendering import Renderer
-from ..machine import GIB
 from ..plan import Plan
 from ..runs.checkpoint import commit_checkpoint
 from ..runs.directory import RunDirectory

@@ -12,7 +12,8 @@ from typing import Any
 import psutil
 import pytest
 from tunewright.engine import machine
-from tunewright.engine.machine import GIB, inspect_machine, sample_gpus
+from tunewright.engine.machine import inspect_machine, sample_gpus
+from tunewright.foundation.units import GIB
 
 
 class NVMLError(Exception):

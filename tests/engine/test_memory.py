@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tunewright.engine import gpu_memory, memory, states
 from tunewright.engine.anatomy import Anatomy, parse_anatomy
-from tunewright.engine.setting import GIB, Setting, Tuning
+from tunewright.engine.setting import Setting, Tuning
+from tunewright.foundation.units import GIB
 
 LLAMA: dict[str, Any] = {
     "model_type": "llama",

@@ -10,8 +10,9 @@ from tunewright.engine.anatomy import Anatomy, parse_anatomy, read_anatomy
 from tunewright.engine.architectures import FAMILIES
 from tunewright.engine.memory import predict_memory, predict_moments
 from tunewright.engine.saved_modules import known_modules, saved_modules
-from tunewright.engine.setting import GIB, Setting, Tuning
+from tunewright.engine.setting import Setting, Tuning
 from tunewright.foundation.errors import TunewrightError
+from tunewright.foundation.units import GIB
 from tunewright.starter import MODEL
 
 SMALL: dict[str, Any] = {

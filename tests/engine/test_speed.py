@@ -52,6 +52,13 @@ MEASURED = [
     json.loads(line) for line in (Path(__file__).parent / "measured" / "h200_fixed_length.jsonl").open(encoding="utf-8")
 ]
 
+ROWS = Path(__file__).parents[2] / "benchmarks" / "rows" / "side_by_side.jsonl"
+RUNS = [
+    row
+    for row in map(json.loads, ROWS.open(encoding="utf-8"))
+    if row["who"] == "ours" and row["rows"] == "fixed" and row["compiled"]
+]
+
 
 def setting_of(row: dict[str, Any]) -> Setting:
     recomputing = "offloaded" if row["backend"] == "unsloth" else "on"
@@ -71,6 +78,18 @@ def step_of(row: dict[str, Any]) -> float:
 @pytest.mark.parametrize("row", MEASURED, ids=lambda row: f"{row['model']}-{row['backend']}-{row['method']}")
 def test_predicts_the_measured_steps(row: dict[str, Any]) -> None:
     assert step_of(row) == pytest.approx(row["step_seconds"], rel=0.10)
+
+
+@pytest.mark.parametrize("row", RUNS, ids=lambda row: row["case"])
+def test_predicts_the_steps_of_whole_runs(row: dict[str, Any]) -> None:
+    setting = Setting(
+        "cuda", "transformers", "bf16", row["micro_batch"], 2048, "off", "adamw_8bit", compiled=True, padded=False,
+        accumulation=row["accumulation"],
+    )  # fmt: skip
+    tuning = Tuning(row["method"], 0 if row["method"] == "full" else 16)
+    load = Load(setting.tokens, setting.tokens_per_row)
+    taken = speed.step_seconds(MODELS["llama-3.1-8b"], tuning, setting, load, row["accumulation"], find_card("H200"))
+    assert taken == pytest.approx(row["median_step_seconds"], rel=0.10)
 
 
 def test_flop_reproduce_published_utilisation() -> None:

@@ -9,6 +9,7 @@ from textual.content import Content
 from ...engine.runs.directory import RunDirectory
 from ...engine.runs.events import Notice
 from ...foundation.text import clean, one_line
+from ...foundation.units import GIB
 from ...recipes.model import LoraMethod, Recipe
 from ..figures import clock, count, duration, gib, share
 from ..run_state import RunState
@@ -149,7 +150,7 @@ def facts(state: RunState, most: int = len(FACTS)) -> Content:
         rows.append(("preferred", "", share(value / 100 if value is not None else None)))
     if history.checkpoints:
         last = history.checkpoints[-1]
-        rows.append(("checkpoint", f"step {last.step:,}", gib(last.size_bytes / 2**30)))
+        rows.append(("checkpoint", f"step {last.step:,}", gib(last.size_bytes / GIB)))
     shown = sorted(rows, key=lambda row: FACTS.index(row[0]))[:most]
     lines = [Content.styled(f"{'':<12}{'predicted':>9} {'measured':>9}", "$muted")]
     lines += [

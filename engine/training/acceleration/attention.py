@@ -8,6 +8,8 @@ on the host, so that a compiled layer does not depend on its value. Without them
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -84,6 +86,17 @@ def _(query: Tensor, key: Tensor, value: Tensor, ends: Tensor, longest: Tensor, 
     return query.new_empty(query.shape), sums
 
 
+@contextmanager
+def _in_one_order() -> Generator[None]:
+    """Have flash attention add its gradients up in one order while the block runs; torch's warnings alone do not do that."""
+    asked, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(asked, warn_only=warned)
+
+
 @torch.library.custom_op("tunewright::attend_rows_backward", mutates_args=())
 def _attend_rows_backward(
     gradient: Tensor, query: Tensor, key: Tensor, value: Tensor, mixed: Tensor, sums: Tensor, ends: Tensor,
@@ -92,11 +105,12 @@ def _attend_rows_backward(
     """Return the gradients by query, key and value."""
     most = int(longest)
     state = torch.zeros(2, dtype=torch.uint64, device=query.device)  # of dropout, of which there is none
-    by_query, by_key, by_value = torch.ops.aten._flash_attention_backward(
-        gradient.contiguous(), query, key, value, mixed, sums, ends, ends, most, most, 0.0, True, state,
-        torch.empty(0, device=query.device), window_size_left=-1,
-        window_size_right=0, scale=scale,
-    )  # fmt: skip
+    with _in_one_order():
+        by_query, by_key, by_value = torch.ops.aten._flash_attention_backward(
+            gradient.contiguous(), query, key, value, mixed, sums, ends, ends, most, most, 0.0, True, state,
+            torch.empty(0, device=query.device), window_size_left=-1,
+            window_size_right=0, scale=scale,
+        )  # fmt: skip
     return by_query.contiguous(), by_key.contiguous(), by_value.contiguous()
 
 
