@@ -9,6 +9,7 @@ from typing import TextIO
 from ..engine.runs.directory import RunDirectory, find_run, is_live
 from ..engine.runs.events import (
     Checkpoint,
+    Continuity,
     Eval,
     Event,
     Notice,
@@ -85,6 +86,8 @@ def describe(event: Event, history: History) -> str | None:
             return f"    {one_line(event.prompt, 70)}\n      → {one_line(event.completion, 100)}"
         case Checkpoint():
             return f"  saved {event.name} ({event.size_bytes / 2**20:.1f} MiB in {seconds_text(event.seconds)})"
+        case Continuity():
+            return f"  {event.said}"
         case Notice():
             remedy = f"\n  {event.remedy}" if event.remedy else ""
             return f"! {event.title}: {event.message}{remedy}"

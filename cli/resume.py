@@ -12,13 +12,16 @@ from .parser import add_json, print_json
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="RUN", help="the run's id, a part of it, or `last`")
+    parser.add_argument(
+        "--accept-changes", action="store_true", help="go on although rows, libraries or cards are not what they were"
+    )
     parser.add_argument("--follow", action="store_true", help="print its lines until it ends")
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     found = find_run(arguments.name)
-    step = resume(found)
+    step = resume(found, arguments.accept_changes)
     if arguments.json:
         print_json({"run": found.id, "from_step": step})
     else:

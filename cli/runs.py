@@ -102,6 +102,9 @@ def explain(run: RunDirectory) -> dict[str, Any]:
         "mfu": history.mfu(),
         "peak_gib": history.measured.get("peak_gib") or (last.peak_gib if last else None),
         "reserved_gib": (last.reserved_gib or None) if last else None,
+        "continuity": None
+        if history.continuity is None
+        else asdict(history.continuity) | {"said": history.continuity.said},
         "metrics": next((each.metrics for each in reversed(history.evals) if each.metrics), dict[str, float]()),
     }
 
@@ -126,6 +129,8 @@ def run_text(described: dict[str, Any]) -> str:
     if described["to_first_step"]:
         phases = [(name, seconds_text(seconds)) for name, seconds in described["to_first_step"].items()]
         parts.append(render_table(("TO THE FIRST STEP", "TIME"), phases, right=(1,)))
+    if described["continuity"]:
+        parts.append(f"Resumed: {described['continuity']['said']}.")
     if described["metrics"]:
         metrics = [(one_line(name, 60), f"{value:.4g}") for name, value in described["metrics"].items()]
         parts.append(render_table(("ON HELD-OUT ROWS", ""), metrics, right=(1,)))

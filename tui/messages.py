@@ -52,6 +52,14 @@ class RunChanged(Message):
 
 
 @dataclass
+class CircumstancesChanged(Message):
+    """A run cannot go on as the run that it was, unless its user agrees to the differences."""
+
+    run: RunDirectory
+    differences: tuple[str, ...]
+
+
+@dataclass
 class RecipesListed(Message):
     """The recipes that match a search."""
 

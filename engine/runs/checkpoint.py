@@ -33,6 +33,11 @@ def checkpoint_name(step: int) -> str:
     return f"step-{step:06d}"
 
 
+def step_of(checkpoint: Path) -> int:
+    """Return the step that a checkpoint's folder is called after."""
+    return int(checkpoint.name.removeprefix("step-"))
+
+
 def commit_checkpoint(written: Path, folder: Path, step: int) -> SavedCheckpoint:
     """Move the files in `written`, on the same file system, into place as the checkpoint of `step`.
 
@@ -82,9 +87,8 @@ def saved_checkpoints(folder: Path) -> list[SavedCheckpoint]:
 
     def found() -> Iterator[SavedCheckpoint]:
         for path in folder.glob("step-*"):
-            digits = path.name.removeprefix("step-")
-            if path.is_dir() and digits.isdecimal():
-                yield SavedCheckpoint(path, int(digits))
+            if path.is_dir() and path.name.removeprefix("step-").isdecimal():
+                yield SavedCheckpoint(path, step_of(path))
 
     return sorted(found(), key=lambda checkpoint: checkpoint.step, reverse=True)
 

@@ -150,6 +150,27 @@ class Checkpoint(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Continuity(Event):
+    """A resumed run took steps again that it had taken before; this is how their losses compare."""
+
+    kind: ClassVar[str] = "continuity"
+    step: int
+    """Of the checkpoint from which it went on."""
+    compared: int
+    """How many losses were compared."""
+    largest_difference: float
+    """Relative to what was recorded; 0 where all are the same to the last digit."""
+
+    @property
+    def said(self) -> str:
+        """The result in words."""
+        these = "the loss" if self.compared == 1 else f"the {self.compared} losses"
+        if self.largest_difference == 0:
+            return f"{these} after step {self.step:,} equal what was recorded before, to the last digit"
+        return f"{these} after step {self.step:,} differ from what was recorded before by {self.largest_difference:.1e} of it"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Notice(Event):
     """Something that people should know; an error has a remedy."""
 
@@ -189,7 +210,7 @@ class Ending(Event):
 
 KINDS: dict[str, type[Event]] = {
     each.kind: each
-    for each in (Phase, Step, Eval, Best, Gpu, Cpu, Sample, Checkpoint, Notice, Measured, Ending, Status)
+    for each in (Phase, Step, Eval, Best, Gpu, Cpu, Sample, Checkpoint, Continuity, Notice, Measured, Ending, Status)
 }
 
 

@@ -6,7 +6,22 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from .events import Checkpoint, Cpu, Ending, Eval, Event, Gpu, Measured, Notice, Phase, Sample, State, Status, Step
+from .events import (
+    Checkpoint,
+    Continuity,
+    Cpu,
+    Ending,
+    Eval,
+    Event,
+    Gpu,
+    Measured,
+    Notice,
+    Phase,
+    Sample,
+    State,
+    Status,
+    Step,
+)
 
 KEPT_SAMPLES = 512
 """Eight prompts at 64 steps."""
@@ -34,6 +49,8 @@ class History:
     samples: deque[Sample] = field(default_factory=lambda: deque[Sample](maxlen=KEPT_SAMPLES))
     notices: deque[Notice] = field(default_factory=lambda: deque[Notice](maxlen=KEPT_NOTICES))
     checkpoints: list[Checkpoint] = field(default_factory=list[Checkpoint])
+    continuity: Continuity | None = None
+    """How the last resume went on, where it took steps again."""
     ending: Ending | None = None
     measured: dict[str, float] = field(default_factory=dict[str, float])
     starting: dict[str, float] = field(default_factory=dict[str, float])
@@ -69,6 +86,8 @@ class History:
                 case Checkpoint():
                     self.checkpoints = [c for c in self.checkpoints if c.step < event.step]
                     self.checkpoints.append(event)
+                case Continuity():
+                    self.continuity = event
                 case Measured():
                     if TO_FIRST_STEP in event.values:  # a resumed run begins anew
                         self.measured = {k: v for k, v in self.measured.items() if not k.startswith(START)}

@@ -16,8 +16,9 @@ from ...recipes.model import Recipe
 from ..hub.needs import require_here
 from ..plan import Plan
 from .checkpoint import newest_good
+from .circumstances import OtherCircumstances, differences, remember
 from .directory import RunDirectory, create_run, is_live, standing
-from .events import EventLog, Measured
+from .events import EventLog, Measured, Notice
 from .pinned import pin
 
 START_SECONDS = 20.0
@@ -33,6 +34,7 @@ def launch(recipe: Recipe, plan: Plan, name: str, planning_seconds: float | None
     require_here(recipe)
     run = create_run(recipe, plan, name)
     pin(run, recipe)
+    remember(run)
     if planning_seconds is not None:
         log = EventLog(run.events_file)
         log.append(Measured(values={"seconds_planning": planning_seconds}))
@@ -77,8 +79,11 @@ def stop(run: RunDirectory) -> None:
         os.kill(processes.supervisor.pid, signal.SIGTERM)
 
 
-def resume(run: RunDirectory) -> int:
-    """Go on with `run` from its newest good checkpoint, and return that step (0: from the start); raises TunewrightError."""
+def resume(run: RunDirectory, agreed: bool = False) -> int:
+    """Go on with `run` from its newest good checkpoint, and return that step (0: from the start); raises TunewrightError.
+
+    Where its circumstances are not what they were, somebody has to have `agreed`: raises OtherCircumstances.
+    """
     now = standing(run)
     if now in ("damaged", "elsewhere"):
         raise TunewrightError(
@@ -94,6 +99,16 @@ def resume(run: RunDirectory) -> int:
         raise TunewrightError(
             "Run is finished", f"{run.id} has taken all its steps.", "Start a new one from its recipe."
         )
+    if changed := differences(run):
+        if not agreed:
+            raise OtherCircumstances(run, changed)
+        log = EventLog(run.events_file)
+        told = "; ".join(map(str, changed))
+        log.append(
+            Notice(level="warning", title="Going on under other circumstances", message=f"{told}. That was agreed to.")
+        )
+        log.close()
+        remember(run)
     checkpoint, _ = newest_good(run.checkpoints)
     if run.result_file.exists():
         run.result_file.rename(run.path / f"result-{time.strftime('%Y%m%d-%H%M%S')}.json")

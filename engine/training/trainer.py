@@ -33,7 +33,7 @@ from ..data.reading import open_source
 from ..data.rendering import Renderer
 from ..plan import Plan
 from ..runs import outcome
-from ..runs.checkpoint import sweep
+from ..runs.checkpoint import step_of, sweep
 from ..runs.directory import RunDirectory, release_reserve
 from ..runs.events import Eval, EventLog, Measured, Notice, Phase, Sample
 from ..runs.ladder import ladder
@@ -110,6 +110,7 @@ def train(run: RunDirectory, log: TimedLog, rung: int, checkpoint: Path | None) 
         parallel.join(plan)
 
         from ..results.evaluate import answer, judge
+        from .continuity import ContinuityProof, losses_after
         from .guard import Guard, require_trainable
         from .telemetry import Card, Telemetry, fixed_prompts, peak_memory_gib, reset_peak_memory
         from .utilisation import matrix_tflops
@@ -145,6 +146,8 @@ def train(run: RunDirectory, log: TimedLog, rung: int, checkpoint: Path | None) 
         trainer = build_trainer(run, recipe, plan, model, tokenizer, prepared, telemetry)
         trainer.callback_handler.callbacks.insert(0, validation)  # it asks for saves, which the telemetry times
         trainer.add_callback(Keeping(run, validation))
+        if checkpoint is not None and parallel.is_first():
+            trainer.add_callback(ContinuityProof(log, losses_after(run, step_of(checkpoint))))
         trainer.add_callback(Guard(log, recipe, plan, prepared.training))
         log.append(Phase(name="compiling" if plan.device == "cuda" or plan.compiled else "training"))
         reset_peak_memory(plan.device)

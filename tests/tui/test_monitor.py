@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from tunewright.engine.runs.circumstances import Difference, OtherCircumstances
 from tunewright.engine.runs.directory import RunDirectory
 from tunewright.engine.runs.events import EventLog, Gpu, encode
 from tunewright.foundation.errors import TunewrightError
@@ -175,6 +176,38 @@ async def test_stopping_asks_first(runs: Path, monkeypatch: pytest.MonkeyPatch) 
         await settle(pilot)
         assert stopped == ["live"]
         await until(pilot, lambda: "saves at its next step" in shown(pilot))
+
+
+async def test_a_run_under_other_circumstances_goes_on_when_that_is_agreed(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = (Difference("torch", "2.13.0", "2.14.0"), Difference("rows", "1a2b3c", "[/4d5e6f]\x1b[31m"))
+    resumed: list[bool] = []
+
+    def resume(run: RunDirectory, agreed: bool = False) -> int:
+        resumed.append(agreed)
+        if not agreed:
+            raise OtherCircumstances(run, changed)
+        return 7
+
+    monkeypatch.setattr("tunewright.engine.runs.launch.resume", resume)
+    record_run(runs, "failed", failed_events(), "failed")
+    app = TunewrightApp()
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
+        await pilot.press("2")
+        await until(pilot, lambda: "failed" in shown(pilot))
+        await pilot.press("r")
+        await until(pilot, lambda: "Not the same circumstances" in shown(pilot))
+        assert "torch: 2.13.0 when the run began, 2.14.0 now" in shown(pilot)
+        assert "\x1b" not in shown(pilot)
+        await pilot.press("escape")
+        await settle(pilot)
+        assert resumed == [False]
+        await pilot.press("r")
+        await until(pilot, lambda: "Not the same circumstances" in shown(pilot))
+        await pilot.press("y")
+        await until(pilot, lambda: "goes on from step 7" in shown(pilot))
+        assert resumed == [False, False, True]
 
 
 async def test_what_cannot_be_done_ends_in_the_dialog(runs: Path) -> None:

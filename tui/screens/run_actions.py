@@ -7,8 +7,9 @@ from functools import partial
 from textual import on
 
 from ...engine.runs.directory import RunDirectory, is_live
+from ...foundation.text import one_line
 from ..background import background, deliver
-from ..messages import RunChanged
+from ..messages import CircumstancesChanged, RunChanged
 from ..widgets.confirm_dialog import ConfirmDialog
 from .frame import FramedScreen
 
@@ -45,11 +46,27 @@ class RunActionScreen(FramedScreen):
             self._resume(run)
 
     @background("change")
-    def _resume(self, run: RunDirectory) -> None:
+    def _resume(self, run: RunDirectory, agreed: bool = False) -> None:
+        from ...engine.runs.circumstances import OtherCircumstances
         from ...engine.runs.launch import resume
 
-        step = resume(run)
+        try:
+            step = resume(run, agreed)
+        except OtherCircumstances as other:
+            deliver(self, CircumstancesChanged(run, tuple(map(str, other.differences))))
+            return
         deliver(self, RunChanged(f"The run goes on from step {step}." if step else "The run begins from its start."))
+
+    @on(CircumstancesChanged)
+    def _ask_about_changes(self, message: CircumstancesChanged) -> None:
+        told = [one_line(each, 200) for each in message.differences]
+        text = "\n".join(("It would not go on as the run that it was:", "", *told))
+        answered = partial(self._resume_if_agreed, message.run)
+        self.app.push_screen(ConfirmDialog("Not the same circumstances", text, "Go on"), answered)
+
+    def _resume_if_agreed(self, run: RunDirectory, agreed: bool | None) -> None:
+        if agreed:
+            self._resume(run, agreed=True)
 
     @on(RunChanged)
     def _tell_change(self, message: RunChanged) -> None:

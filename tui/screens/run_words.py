@@ -112,6 +112,7 @@ FACTS = (
     "first step",
     "reserved",
     "checkpoint",
+    "resumed",
 )
 """What is compared, what matters most first."""
 
@@ -151,6 +152,9 @@ def facts(state: RunState, most: int = len(FACTS)) -> Content:
     if history.checkpoints:
         last = history.checkpoints[-1]
         rows.append(("checkpoint", f"step {last.step:,}", gib(last.size_bytes / GIB)))
+    if resumed := history.continuity:
+        how = f"± {resumed.largest_difference:.0e}" if resumed.largest_difference else "exactly"
+        rows.append(("resumed", f"step {resumed.step:,}", how))
     shown = sorted(rows, key=lambda row: FACTS.index(row[0]))[:most]
     lines = [Content.styled(f"{'':<12}{'predicted':>9} {'measured':>9}", "$muted")]
     lines += [
