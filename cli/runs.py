@@ -11,8 +11,9 @@ from typing import Any
 
 from ..engine.plan import Prediction
 from ..engine.runs.directory import RunDirectory, find_run, list_runs, standing
+from ..engine.runs.launch import resume_interrupted
 from ..engine.runs.supervise import read_history
-from ..foundation.errors import TunewrightError
+from ..foundation.errors import EXIT_CODE, TunewrightError
 from ..foundation.text import one_line
 from .parser import add_json, print_json
 from .table import gib_text, percent_text, render_table, seconds_text
@@ -22,10 +23,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("show", nargs="?", choices=("show",), help="tell one run with what it predicted and measured")
     parser.add_argument("name", nargs="?", metavar="RUN", help="its id, a part of it, or `last`")
     parser.add_argument("--all", action="store_true", help="show every run, not only the newest 20")
+    parser.add_argument(
+        "--resume-interrupted",
+        action="store_true",
+        help="go on with all runs that a restart of the machine, a queue or a kill has ended",
+    )
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.resume_interrupted:
+        return _resume_interrupted(arguments.json)
     if arguments.show:
         described = explain(find_run(arguments.name or "last"))
         if arguments.json:
@@ -58,6 +66,24 @@ def run(arguments: argparse.Namespace) -> int:
     if len(runs) > len(shown):
         print(f"{len(runs) - len(shown)} older ones: `tunewright runs --all`")
     return 0
+
+
+def _resume_interrupted(as_json: bool) -> int:
+    """Resume what was interrupted, tell what became of each, and return an error's status where one could not go on."""
+    found = resume_interrupted()
+    if as_json:
+        resumed = [
+            {"run": each.run.id, "from_step": each.step, "error": each.error and each.error.to_json()} for each in found
+        ]
+        print_json({"resumed": resumed})
+    for each in () if as_json else found:
+        print(
+            f"{one_line(each.run.id, 120)}: "
+            + (f"goes on from step {each.step}" if each.error is None else str(each.error))
+        )
+    if not found and not as_json:
+        print("No run was interrupted.")
+    return EXIT_CODE if any(each.error for each in found) else 0
 
 
 def describe(run: RunDirectory) -> dict[str, Any]:

@@ -9,15 +9,16 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
-from ...foundation.errors import TunewrightError
+from ...foundation.errors import TunewrightError, explain_os_error
 from ...recipes.model import Recipe
 from ..hub.needs import require_here
 from ..plan import Plan
 from .checkpoint import newest_good
 from .circumstances import OtherCircumstances, differences, remember
-from .directory import RunDirectory, create_run, is_live, standing
+from .directory import RunDirectory, create_run, is_live, list_runs, standing
 from .events import EventLog, Measured, Notice
 from .pinned import pin
 
@@ -76,7 +77,7 @@ def stop(run: RunDirectory) -> None:
             "Run not running", f"{run.id} is {standing(run)}.", f"`tunewright attach {run.id}` shows how it ended."
         )
     with contextlib.suppress(ProcessLookupError):  # it ended this moment
-        os.kill(processes.supervisor.pid, signal.SIGTERM)
+        os.kill(processes.supervisor.pid, signal.SIGINT)
 
 
 def resume(run: RunDirectory, agreed: bool = False) -> int:
@@ -99,6 +100,7 @@ def resume(run: RunDirectory, agreed: bool = False) -> int:
         raise TunewrightError(
             "Run is finished", f"{run.id} has taken all its steps.", "Start a new one from its recipe."
         )
+    run.recipe(), run.plan()  # a supervisor could not tell that they cannot be read
     if changed := differences(run):
         if not agreed:
             raise OtherCircumstances(run, changed)
@@ -114,6 +116,46 @@ def resume(run: RunDirectory, agreed: bool = False) -> int:
         run.result_file.rename(run.path / f"result-{time.strftime('%Y%m%d-%H%M%S')}.json")
     start(run)
     return checkpoint.step if checkpoint else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """What became of an interrupted run."""
+
+    run: RunDirectory
+    step: int | None
+    """From which it goes on; None where it could not."""
+    error: TunewrightError | None = None
+
+
+def resume_interrupted(folder: Path | None = None) -> list[Resumption]:
+    """Go on with every run of this machine that nobody meant to end, oldest first, and return what became of each.
+
+    These are runs whose processes are gone without a word, and runs that saved and stopped because a signal came from
+    outside. Runs of other users are left alone, and so is what would go on under other circumstances.
+    """
+    found: list[Resumption] = []
+    for run in reversed(list_runs(folder)):
+        if not was_interrupted(run):
+            continue
+        try:
+            found.append(Resumption(run, resume(run)))
+        except TunewrightError as error:
+            found.append(Resumption(run, None, error))
+        except OSError as error:
+            found.append(Resumption(run, None, explain_os_error(error, run.path, "Resuming")))
+    return found
+
+
+def was_interrupted(run: RunDirectory) -> bool:
+    """Tell whether a run of this user's ended though neither its work was done nor anybody asked for it."""
+    try:
+        if run.path.stat().st_uid != os.getuid():
+            return False
+        now = standing(run)
+        return now == "lost" or (now == "stopped" and bool((run.result() or {}).get("interrupted")))
+    except (OSError, TunewrightError):
+        return False
 
 
 def _detaching(run: RunDirectory) -> tuple[list[str], str]:

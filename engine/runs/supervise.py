@@ -44,6 +44,7 @@ SEVERAL_GPUS = {
     "GLOO_SOCKET_IFNAME": "lo",
 }
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+"""INT is how people stop a run; TERM and USR1 come when a machine goes down, or a queue wants its place."""
 
 
 class Supervisor:
@@ -54,7 +55,8 @@ class Supervisor:
         self.detached_by = detached_by
         self.log = EventLog(run.events_file)
         self.trainer: subprocess.Popen[bytes] | None = None
-        self.stop_asked = False
+        self.stopped_by: signal.Signals | None = None
+        """The first signal that asked for a stop."""
         self.shortage = Shortage("")
         """What the last trainer ran out of."""
         self.cut_short = False
@@ -85,7 +87,7 @@ class Supervisor:
             onward = self._step_down(rungs, rung) if code == outcome.OUT_OF_MEMORY else None
             if onward is None:
                 return self._conclude(code)
-            if self.stop_asked:
+            if self.stopped_by:
                 self.cut_short = True
                 return self._conclude(outcome.STOPPED)
             rung = onward
@@ -131,15 +133,15 @@ class Supervisor:
                 command, stdin=subprocess.DEVNULL, stdout=console, stderr=console, env=trainer_environment(plan)
             )
         self._write_processes(ProcessIdentity.of(self.trainer.pid))
-        if self.stop_asked:  # asked for between two trainers
+        if self.stopped_by:  # asked for between two trainers
             self.trainer.send_signal(stop_signal(plan))
         return self.trainer.wait()
 
     def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
         """Have the trainer save at its next step and stop."""
-        if not self.stop_asked:
-            self.stop_asked = True
-            self.log.append(Status(state="stopping", reason=signal.Signals(number).name))
+        if not self.stopped_by:
+            self.stopped_by = signal.Signals(number)
+            self.log.append(Status(state="stopping", reason=self.stopped_by.name))
         if self.trainer is not None and self.trainer.returncode is None:
             self.trainer.send_signal(stop_signal(self.run.plan()))
 
@@ -161,12 +163,12 @@ class Supervisor:
                 state, reason = "finished", history.ending.reason if history.ending else "all steps were taken"
             case outcome.STOPPED:
                 saved = "when memory ran out; what was saved before is there" if self.cut_short else "after a save"
-                state, reason = "stopped", f"on request, {saved}"
+                state, reason = "stopped", f"{self._stopped_how()}, {saved}"
             case outcome.REFUSED:
                 error = next((notice for notice in reversed(history.notices) if notice.level == "error"), None)
                 state, reason = "failed", error.title if error else "refused"
-            case _ if self.stop_asked and code == -signal.SIGTERM:
-                state, reason = "stopped", "on request, before there was anything to save"
+            case _ if self.stopped_by and code == -signal.SIGTERM:
+                state, reason = "stopped", f"{self._stopped_how()}, before there was anything to save"
             case _:
                 error = self._explain(code)
                 state, reason = "failed", error.title
@@ -178,6 +180,7 @@ class Supervisor:
             "reason": reason,
             "exit_code": code if code >= 0 else None,
             "signal": signal.Signals(-code).name if code < 0 else None,
+            "interrupted": state == "stopped" and self.stopped_by != signal.SIGINT,
             "started": history.started or self.started,
             "ended": time.time(),
             "step": history.step,
@@ -193,6 +196,9 @@ class Supervisor:
         }
         write_atomically(self.run.result_file, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
         return 0 if state in ("finished", "stopped") else 1
+
+    def _stopped_how(self) -> str:
+        return "on request" if self.stopped_by in (None, signal.SIGINT) else f"by {self.stopped_by.name} from outside"
 
     def _explain_shortage(self) -> Notice:
         """Tell where memory ran out for good, and what would help."""
