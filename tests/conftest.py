@@ -1,7 +1,8 @@
-"""What all tests share: examples without a deadline, for machines are shared, and a Hub on this one."""
+"""What all tests share: examples without a deadline and one thread each, for machines are shared, and a Hub on this one."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,28 @@ from .hub_server import HubServer
 
 hypothesis.settings.register_profile("shared machine", deadline=None)
 hypothesis.settings.load_profile("shared machine")
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+LONG = (
+    "cli/test_demo.py",
+    "engine/runs/test_life.py",
+    "tui/test_snapshots.py",
+    "tui/test_workbench.py",
+    "tui/test_data_step.py",
+    "engine/test_probe.py",
+    "engine/training/test_several_processes.py",
+    "cli/test_probe.py",
+    "engine/training/test_objectives.py",
+    "tui/test_wizard.py",
+)
+"""The modules that take longest, the longest first: what begins last is to be short, or workers wait for one of them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path, len(LONG)))
 
 
 @pytest.fixture

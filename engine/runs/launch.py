@@ -100,7 +100,8 @@ def resume(run: RunDirectory, agreed: bool = False) -> int:
         raise TunewrightError(
             "Run is finished", f"{run.id} has taken all its steps.", "Start a new one from its recipe."
         )
-    run.recipe(), run.plan()  # a supervisor could not tell that they cannot be read
+    for read in (run.recipe, run.plan):  # a supervisor could not tell that they cannot be read
+        read()
     if changed := differences(run):
         if not agreed:
             raise OtherCircumstances(run, changed)

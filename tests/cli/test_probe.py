@@ -16,11 +16,21 @@ def tunewright(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def first(home: Path) -> subprocess.CompletedProcess[str]:
+    """The first probe on this machine, before which the processor is measured."""
+    return tunewright(home, "probe", "starter-lora", "--json")
+
+
 @pytest.mark.slow
-def test_predicted_stands_beside_measured(tmp_path: Path) -> None:
-    ended = tunewright(tmp_path, "probe", "starter-lora", "--json")
-    assert ended.returncode == 0, ended.stderr
-    found = json.loads(ended.stdout)
+def test_predicted_stands_beside_measured(first: subprocess.CompletedProcess[str], home: Path) -> None:
+    assert first.returncode == 0, first.stderr
+    found = json.loads(first.stdout)
     assert set(found) == {
         "recipe", "machine", "backend", "gradient_checkpointing", "micro_batch", "accumulation", "rows",
         "longest_tokens", "fits", "predicted", "measured", "failure", "correction", "notes",
@@ -31,11 +41,11 @@ def test_predicted_stands_beside_measured(tmp_path: Path) -> None:
         "evaluation_gib", "evaluation_seconds", "watts",
     }  # fmt: skip
     assert (found["correction"]["before"]["probed"], found["correction"]["after"]["probed"]) == (False, True)
-    assert "measuring this processor once" in ended.stderr
-    assert not (tmp_path / "runs").exists()
-    plan = json.loads(tunewright(tmp_path, "plan", "starter-lora", "--json").stdout)
+    assert "measuring this processor once" in first.stderr
+    assert not (home / "runs").exists()
+    plan = json.loads(tunewright(home, "plan", "starter-lora", "--json").stdout)
     assert plan["prediction"]["peak_correction"] == pytest.approx(found["correction"]["after"]["peak"])
-    again = tunewright(tmp_path, "probe", "starter-lora")
+    again = tunewright(home, "probe", "starter-lora")
     assert again.returncode == 0, again.stderr
     assert "measuring" not in again.stdout
     lines = again.stdout.splitlines()
@@ -45,11 +55,12 @@ def test_predicted_stands_beside_measured(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_too_little_time_is_an_error(tmp_path: Path) -> None:
-    ended = tunewright(tmp_path, "probe", "starter-lora", "--limit", "1", "--json")
+@pytest.mark.usefixtures("first")
+def test_too_little_time_is_an_error(home: Path) -> None:
+    ended = tunewright(home, "probe", "starter-lora", "--limit", "1", "--json")
     assert ended.returncode == 2
     assert json.loads(ended.stdout)["error"]["title"] == "The probe took too long"
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".probe")] == []
+    assert [path.name for path in home.iterdir() if path.name.startswith(".probe")] == []
 
 
 @pytest.mark.parametrize(

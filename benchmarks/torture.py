@@ -1,0 +1,232 @@
+"""Kills runs at random moments, resumes them, and holds what comes out against the same run undisturbed.
+
+`python benchmarks/torture.py [--kills 500] [--methods full,lora,qlora] [--workers 2] [--seed 1] [--out torture.json]`; `make torture`
+
+A kill is SIGKILL to the trainer, to the supervisor or to both, whatever they are doing: importing, loading, stepping,
+evaluating, saving. After each, no checkpoint that the run had told of may be lost and the run must be readable; at its
+end every loss has to be that of the undisturbed run by `repr`, and the weights its bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import hashlib
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+STEPS, CHECKPOINT_EVERY, EVALUATE_EVERY = 24, 2, 3
+AIMS = ("any moment", "loading", "training", "evaluating", "saving")
+"""Where a kill is aimed: saving takes milliseconds, and importing most of the time, which any moment would mostly hit."""
+AIMED_SECONDS = 0.06
+"""A kill comes within so much of the phase that it is aimed at."""
+TARGETS = ("trainer", "supervisor", "both")
+LONGEST_SECONDS = 300.0
+"""A run that has not ended or gone by then hangs."""
+
+
+def main(arguments: list[str]) -> int:
+    """Torture runs in several processes, print what was found, and return 0 when nothing was lost."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=500)
+    parser.add_argument("--methods", default="full,lora,qlora")
+    parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) // 2))
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args(arguments)
+    began = time.monotonic()
+    methods: list[str] = options.methods.split(",")
+    shares = [(methods, options.kills // options.workers, options.seed + worker) for worker in range(options.workers)]
+    with multiprocessing.get_context("spawn").Pool(options.workers) as pool:
+        found = [each for worker in pool.starmap(torture, shares) for each in worker]
+    report = {
+        "kills": sum(len(each["kills"]) for each in found),
+        "runs": len(found),
+        "by_phase": dict(Counter(kill["phase"] for each in found for kill in each["kills"]).most_common()),
+        "by_target": dict(Counter(kill["target"] for each in found for kill in each["kills"])),
+        "by_method": dict(Counter(each["method"] for each in found for _ in each["kills"])),
+        "lost_checkpoints": sum(kill["lost"] for each in found for kill in each["kills"]),
+        "unreadable_runs": sum(each["unreadable"] for each in found),
+        "other_losses": sum(each["other_losses"] for each in found),
+        "other_weights": sum(each["other_weights"] for each in found),
+        "proofs_of_continuity": sum(each["proofs"] for each in found),
+        "broken_proofs": sum(each["broken_proofs"] for each in found),
+        "seconds": round(time.monotonic() - began),
+    }
+    print(json.dumps(report, indent=2))
+    if options.out:
+        options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    bad = ("lost_checkpoints", "unreadable_runs", "other_losses", "other_weights", "broken_proofs")
+    return 1 if any(report[name] for name in bad) else 0
+
+
+def torture(methods: list[str], kills: int, seed: int) -> list[dict[str, Any]]:
+    """Return what became of runs that were killed so often together, each in a home of this process's own."""
+    drawn, found = random.Random(seed), list[dict[str, Any]]()
+    with tempfile.TemporaryDirectory(prefix="tunewright-torture-", ignore_cleanup_errors=True) as home:
+        os.environ["TUNEWRIGHT_HOME"] = home
+        undisturbed: dict[str, tuple[Any, str]] = {}
+        while kills > 0:
+            method = methods[len(found) % len(methods)]
+            if method not in undisturbed:
+                run = begin(method)
+                wait(run, LONGEST_SECONDS)
+                undisturbed[method] = (losses(run), weights(run))
+            found.append(survive(method, drawn, kills, undisturbed[method]))
+            kills -= len(found[-1]["kills"])
+    return found
+
+
+def begin(method: str) -> Any:
+    """Start a short run with dropout and many saves."""
+    from tunewright.cli.recipe_argument import change_recipe
+    from tunewright.engine.machine import inspect_machine
+    from tunewright.engine.planner import plan_recipe
+    from tunewright.engine.runs.launch import launch
+    from tunewright.recipes.registry import open_registry
+
+    with open_registry() as registry:
+        recipe = registry.get(f"starter-{method}").recipe
+    changes = [f"training.steps={STEPS}", 'data.validation={"kind": "rows", "value": 20}']
+    recipe = change_recipe(recipe, changes + (["method.dropout=0.1"] if method != "full" else []))
+    recipe = recipe.model_copy(update={"evaluation": recipe.evaluation.model_copy(update={"source": None})})
+    plan = plan_recipe(recipe, inspect_machine(Path(tempfile.gettempdir())))
+    plan = dataclasses.replace(
+        plan, evaluate_every_steps=EVALUATE_EVERY, checkpoint_every_steps=CHECKPOINT_EVERY, sample_every_steps=STEPS,
+        threads=1, merge=False,
+    )  # fmt: skip
+    return launch(recipe, plan, f"torture-{method}")
+
+
+def survive(method: str, drawn: random.Random, most: int, undisturbed: tuple[Any, str]) -> dict[str, Any]:
+    """Kill one run again and again until it has finished all the same, and return what was found of it."""
+    from tunewright.engine.runs.checkpoint import newest_good
+    from tunewright.engine.runs.directory import standing
+    from tunewright.engine.runs.events import Continuity, read_events
+    from tunewright.engine.runs.launch import resume
+    from tunewright.engine.runs.supervise import read_history
+
+    run, kills, unreadable = begin(method), list[dict[str, Any]](), 0
+    started, offset = time.monotonic(), 0
+    while True:
+        if len(kills) < most:
+            aim = drawn.choice(AIMS)
+            if aim == AIMS[0]:
+                patience = drawn.uniform(0.0, 1.2) * (typical_seconds(run) or 8.0)
+                wait(run, max(0.0, started + patience - time.monotonic()))
+            else:
+                wait_for_phase(run, aim, drawn.randint(1, 4), offset)
+                time.sleep(drawn.uniform(0.0, AIMED_SECONDS))
+            history = read_history(run)
+            phase = history.phase.name if history.phase else "starting"
+            told = max((each.step for each in history.checkpoints), default=0)
+            target = drawn.choice(TARGETS)
+            if not kill(run, target):
+                break
+            wait(run, LONGEST_SECONDS)
+            good, _ = newest_good(run.checkpoints)
+            kills.append({"phase": phase, "target": target, "lost": (good.step if good else 0) < told})
+        else:
+            wait(run, LONGEST_SECONDS)
+            break
+        now = standing(run)
+        unreadable += now == "damaged"
+        if now == "finished":
+            break
+        started, offset = time.monotonic(), run.events_file.stat().st_size
+        resume(run)
+    wait(run, LONGEST_SECONDS)
+    events, _ = read_events(run.events_file, limit_bytes=2**30)
+    proofs = [each for each in events if isinstance(each, Continuity)]
+    row = {
+        "method": method,
+        "kills": kills,
+        "unreadable": unreadable + (standing(run) != "finished"),
+        "other_losses": losses(run) != undisturbed[0],
+        "other_weights": weights(run) != undisturbed[1],
+        "proofs": len(proofs),
+        "broken_proofs": sum(each.largest_difference != 0 for each in proofs),
+    }
+    if not any(row[name] for name in ("unreadable", "other_losses", "other_weights", "broken_proofs")):
+        shutil.rmtree(run.path)
+    return row
+
+
+def wait_for_phase(run: Any, name: str, times: int, offset: int) -> None:
+    """Wait until the run has entered a phase so many times after this byte of its events, or works no more."""
+    from tunewright.engine.runs.directory import is_live
+    from tunewright.engine.runs.events import Phase, read_events
+
+    while times > 0 and is_live(run):
+        events, offset = read_events(run.events_file, offset)
+        times -= sum(isinstance(each, Phase) and each.name == name and each.done is None for each in events)
+        time.sleep(0.002)
+
+
+def typical_seconds(run: Any) -> float | None:
+    """Return about how long a process of this run needs to its end."""
+    from tunewright.engine.runs.supervise import read_history
+
+    history = read_history(run)
+    to_first = history.measured.get("seconds_to_first_step")
+    left = STEPS - history.step
+    pace = [each.seconds for each in history.steps[1:]]
+    return to_first + left * (sum(pace) / len(pace) + 0.05) if to_first and pace else None
+
+
+def kill(run: Any, target: str) -> bool:
+    """Send SIGKILL to what `target` names, and tell whether there was anything to kill."""
+    from tunewright.engine.runs.directory import is_live
+
+    processes = run.processes() if is_live(run) else None
+    if processes is None:
+        return False
+    which = {"trainer": (processes.trainer,), "supervisor": (processes.supervisor,)}
+    for each in which.get(target, (processes.supervisor, processes.trainer)):
+        if each is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(each.pid, signal.SIGKILL)
+    return True
+
+
+def wait(run: Any, seconds: float) -> None:
+    """Wait until nothing works on the run any more, but no longer than so many seconds."""
+    from tunewright.engine.runs.directory import is_live
+
+    ending = time.monotonic() + seconds
+    while time.monotonic() < ending and (is_live(run) or trainer_alive(run)):
+        time.sleep(0.02)
+
+
+def trainer_alive(run: Any) -> bool:
+    """Tell whether the trainer is still on its way out after its supervisor was killed."""
+    processes = run.processes()
+    return processes is not None and processes.trainer is not None and processes.trainer.alive
+
+
+def losses(run: Any) -> list[tuple[int, str, str]]:
+    """Return every step's loss and gradient norm by `repr`."""
+    from tunewright.engine.runs.supervise import read_history
+
+    return [(each.step, repr(each.loss), repr(each.grad_norm)) for each in read_history(run).steps]
+
+
+def weights(run: Any) -> str:
+    """Return the hash of what was tuned, empty where nothing is."""
+    files = [*run.adapter.glob("*.safetensors"), *run.model.glob("*.safetensors")]
+    return hashlib.sha256(files[0].read_bytes()).hexdigest() if files else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
