@@ -43,6 +43,8 @@ UNSLOTH_TABLES_BYTES = 31 * MIB
 """What Unsloth allocates while it loads one of the models that it has layers for; measured."""
 ACCELERATED_LOGIT_BYTES = 2**30
 """The logits of one part of the loss, and their gradients in their place (training/acceleration/loss.py)."""
+PROCESSORS = 132
+"""Streaming multiprocessors of an H100 and an H200; other cards have fewer, or a few more."""
 CUDA_CONTEXT_GIB = 0.55
 """The driver's and the libraries' own memory on a card, outside torch's allocator; 0.14 on a T4, 0.52 on an H200."""
 ROPE_POSITIONS = 32768
@@ -193,7 +195,8 @@ def loss_bytes(anatomy: Anatomy, tuning: Tuning, setting: Setting) -> float:
             return logits + states_
         case "accelerated":
             logits = min(2.0 * tokens * vocabulary, ACCELERATED_LOGIT_BYTES)
-            return logits + 2 * states_ + (2 * head if tuning.kind == "full" else 0.0)
+            loss = logits + 2 * states_ + (2 * head if tuning.kind == "full" else 0.0)
+            return max(loss, ordered_gradient_bytes(anatomy, setting))
         case "liger":
             return _liger_loss_bytes(anatomy, tuning, setting)
         case "fast" if tuning.kind != "full":
@@ -203,6 +206,16 @@ def loss_bytes(anatomy: Anatomy, tuning: Tuning, setting: Setting) -> float:
             return min(4.0 * tokens * vocabulary, COMPILED_LOSS_BYTES) + 2 * states_
         case _:
             return 2 * head + FUSED_LOSS_BYTES + 2 * states_
+
+
+def ordered_gradient_bytes(anatomy: Anatomy, setting: Setting) -> float:
+    """Return the sums of a layer's gradient by query that flash attention takes in one order, after all logits are gone.
+
+    Each part of the card that works on the same row and head has sums of its own, in 32 bits. Source: flash-attention,
+    csrc/flash_attn/flash_api.cpp, `dq_accum` of `mha_varlen_bwd`.
+    """
+    parts = math.ceil(PROCESSORS / (setting.rows * anatomy.heads))
+    return 4.0 * parts * setting.tokens * anatomy.attention_width
 
 
 def _liger_loss_bytes(anatomy: Anatomy, tuning: Tuning, setting: Setting) -> float:

@@ -181,3 +181,28 @@ def test_more_rows_never_take_less(setting: Setting, tuning: Tuning, model: str,
 def test_4_bit_weights_take_less_than_16_bit_ones(setting: Setting, model: str, rank: int) -> None:
     weights = [states.weights_gib(MODELS[model], Tuning(kind, rank), setting) for kind in ("qlora", "lora")]
     assert weights[0] < weights[1]
+
+
+def test_sums_in_one_order_take_memory_for_every_part_of_the_card_that_makes_them() -> None:
+    anatomy = MODELS["llama-3.1-8b"]
+
+    def sums(rows: int, tokens: int) -> float:
+        setting = Setting(
+            "cuda", "transformers", "bf16", rows, tokens, "off", "adamw_8bit", compiled=True, padded=False
+        )
+        return gpu_memory.ordered_gradient_bytes(anatomy, setting) / (4 * rows * tokens * anatomy.attention_width)
+
+    assert [sums(rows, 4096) for rows in (1, 2, 4, 5, 16)] == [5, 3, 2, 1, 1]
+
+
+def test_they_count_where_rows_are_long_and_few() -> None:
+    anatomy, tuning = MODELS["llama-3.1-8b"], Tuning("lora", 16)
+
+    def loss(rows: int, tokens: int) -> float:
+        setting = Setting(
+            "cuda", "transformers", "bf16", rows, tokens, "off", "adamw_8bit", compiled=True, padded=False
+        )
+        return gpu_memory.loss_bytes(anatomy, tuning, setting)
+
+    assert loss(1, 65536) == 5 * 4 * 65536 * anatomy.attention_width
+    assert loss(16, 512) < 1.2 * gpu_memory.ACCELERATED_LOGIT_BYTES
