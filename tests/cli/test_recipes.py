@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from tunewright.__main__ import main
+from tunewright.cli.recipe_argument import change_recipe
+from tunewright.foundation.errors import TunewrightError
 from tunewright.recipes.model import parse_recipe
 from tunewright.recipes.registry import open_registry
 
@@ -88,3 +90,12 @@ def test_mistakes_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert main(["recipes", "show", str(tmp_path / "bad.toml")]) == 2
     assert "line 2: base.modl is not a known key; did you mean model?" in capsys.readouterr().err
     assert main(["recipes"]) == 2
+
+
+def test_a_section_is_set_as_a_whole() -> None:
+    with open_registry() as registry:
+        recipe = registry.get("starter-lora").recipe
+    assert change_recipe(recipe, ['method={"kind": "full"}']).method.kind == "full"
+    for wrong in ("method", "nothing=1", '={"kind": "full"}', "method=full"):
+        with pytest.raises(TunewrightError):
+            change_recipe(recipe, [wrong])
