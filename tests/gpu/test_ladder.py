@@ -18,47 +18,23 @@ from tunewright.engine.runs.launch import start
 from tunewright.engine.runs.supervise import read_history
 from tunewright.recipes.registry import open_registry
 
+from ..trainer_hook import before_each_micro_batch
+
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(600)]
 
 ROWS = 256
-SMALLER_CARD = '''
+SMALLER_CARD = before_each_micro_batch(
+    """
+    file = FOLDER / "bytes"
+    if taken == 6 and not file.exists():
+        file.write_text(str(int(0.75 * torch.cuda.max_memory_allocated())))
+    if file.exists():
+        torch.cuda.empty_cache()
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(int(file.read_text()) / total)
+    """
+)
 """After five steps the card shrinks to three quarters of what they took, for this trainer and those that follow."""
-import importlib.abc, importlib.machinery, os, pathlib, sys
-
-FILE = pathlib.Path(__file__).with_name("bytes")
-
-class Loader(importlib.abc.Loader):
-    def __init__(self, loader):
-        self.loader = loader
-    def create_module(self, spec):
-        return self.loader.create_module(spec)
-    def exec_module(self, module):
-        self.loader.exec_module(module)
-        import torch
-        step = module.Trainer.training_step
-        taken = 0
-        def training_step(self, *arguments, **options):
-            nonlocal taken
-            taken += 1
-            if taken == 6 and not FILE.exists():
-                FILE.write_text(str(int(0.75 * torch.cuda.max_memory_allocated())))
-            if FILE.exists():
-                torch.cuda.empty_cache()
-                total = torch.cuda.get_device_properties(0).total_memory
-                torch.cuda.set_per_process_memory_fraction(int(FILE.read_text()) / total)
-            return step(self, *arguments, **options)
-        module.Trainer.training_step = training_step
-
-class Finder(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path, target=None):
-        if name != "transformers.trainer":
-            return None
-        spec = importlib.machinery.PathFinder.find_spec(name, path)
-        spec.loader = Loader(spec.loader)
-        return spec
-
-sys.meta_path.insert(0, Finder())
-'''
 
 
 def new_run() -> RunDirectory:

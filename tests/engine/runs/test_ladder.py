@@ -27,38 +27,15 @@ from tunewright.engine.runs.supervise import Supervisor, read_history
 from tunewright.recipes.model import Recipe
 from tunewright.recipes.registry import open_registry
 
-SHORT_OF_MEMORY = '''
+from ...trainer_hook import before_each_micro_batch
+
+SHORT_OF_MEMORY = before_each_micro_batch(
+    """
+    if taken == 9 and self.args.per_device_train_batch_size == 4:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1.00 GiB free.")
+    """
+)
 """The first trainer of a run finds no memory for its ninth step; so does any micro-batch of four rows."""
-import importlib.abc, importlib.machinery, sys
-
-class Loader(importlib.abc.Loader):
-    def __init__(self, loader):
-        self.loader = loader
-    def create_module(self, spec):
-        return self.loader.create_module(spec)
-    def exec_module(self, module):
-        self.loader.exec_module(module)
-        import torch
-        step = module.Trainer.training_step
-        taken = 0
-        def training_step(self, *arguments, **options):
-            nonlocal taken
-            taken += 1
-            if taken == 9 and self.args.per_device_train_batch_size == 4:
-                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1.00 GiB free.")
-            return step(self, *arguments, **options)
-        module.Trainer.training_step = training_step
-
-class Finder(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path, target=None):
-        if name != "transformers.trainer":
-            return None
-        spec = importlib.machinery.PathFinder.find_spec(name, path)
-        spec.loader = Loader(spec.loader)
-        return spec
-
-sys.meta_path.insert(0, Finder())
-'''
 
 
 @pytest.fixture(autouse=True)
