@@ -315,17 +315,10 @@ def write_part(path: str, start: int, size: int) -> None:
 
 def stop_all(case: Case) -> None:
     """End what a case that took too long left running."""
-    import psutil
+    from tunewright.engine.runs.directory import RunDirectory
 
-    for file in home_of(case).glob("runs/*/process.json"):
-        values = json.loads(file.read_text())
-        for which in ("supervisor", "trainer"):
-            try:
-                process = psutil.Process(values[which]["pid"])
-                for each in [*process.children(recursive=True), process]:
-                    each.kill()
-            except (psutil.Error, TypeError, KeyError):
-                continue
+    for folder in home_of(case).glob("runs/*"):
+        end(RunDirectory(folder))
 
 
 def tail_of(case: Case) -> str:

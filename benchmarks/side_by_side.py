@@ -249,7 +249,8 @@ def end(run: Any) -> None:
     import psutil
 
     processes = run.processes()
-    for identity in filter(None, (processes.supervisor, processes.trainer)):
+    identities = (processes.supervisor, processes.trainer) if processes else ()
+    for identity in filter(None, identities):
         with contextlib.suppress(psutil.Error):
             for each in [psutil.Process(identity.pid), *psutil.Process(identity.pid).children(recursive=True)]:
                 each.kill()

@@ -72,17 +72,20 @@ def _resume_interrupted(as_json: bool) -> int:
     """Resume what was interrupted, tell what became of each, and return an error's status where one could not go on."""
     found = resume_interrupted()
     if as_json:
-        resumed = [
-            {"run": each.run.id, "from_step": each.step, "error": each.error and each.error.to_json()} for each in found
-        ]
-        print_json({"resumed": resumed})
-    for each in () if as_json else found:
-        print(
-            f"{one_line(each.run.id, 120)}: "
-            + (f"goes on from step {each.step}" if each.error is None else str(each.error))
+        print_json(
+            {
+                "resumed": [
+                    {"run": each.run.id, "from_step": each.step, "error": each.error and each.error.to_json()}
+                    for each in found
+                ]
+            }
         )
-    if not found and not as_json:
+    elif not found:
         print("No run was interrupted.")
+    else:
+        for each in found:
+            told = str(each.error) if each.error else f"goes on from step {each.step}"
+            print(f"{one_line(each.run.id, 120)}: {told}")
     return EXIT_CODE if any(each.error for each in found) else 0
 
 

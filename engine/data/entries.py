@@ -60,8 +60,8 @@ def entry_of(recipe: Recipe, model: Path) -> Path:
     meaning = [
         VERSION,
         sources,
-        _hash_tokenizer(model),
-        _versions(),
+        hash_tokenizer(model),
+        versions_of(LIBRARIES),
         section,
         recipe.training.objective,
         recipe.training.seed,
@@ -141,16 +141,17 @@ def content_of(source: Source) -> str:
     return digest.hexdigest()
 
 
-def _hash_tokenizer(model: Path) -> list[tuple[str, str]]:
-    """Return name and SHA-256 of each of a model's files that rendering reads."""
-    files = [model / name for name in TOKENIZER_FILES]
+def hash_tokenizer(model: Path, *more: str) -> list[tuple[str, str]]:
+    """Return name and SHA-256 of each of a model's files that rendering reads, and of those called so, as far as they are there."""
+    files = [model / name for name in (*TOKENIZER_FILES, *more)]
     files += sorted((model / "additional_chat_templates").glob("*.jinja"))
     return [(str(file.relative_to(model)), _sha256(file)) for file in files if file.is_file()]
 
 
-def _versions() -> dict[str, str]:
+def versions_of(packages: Iterable[str]) -> dict[str, str]:
+    """Return the version of each of `packages` that is installed."""
     found: dict[str, str] = {}
-    for name in LIBRARIES:
+    for name in packages:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Any, cast
 
 from ...foundation.errors import TunewrightError
@@ -17,6 +16,7 @@ from ...foundation.files import read_text, write_atomically
 from ...foundation.home import runs_folder
 from ...foundation.text import one_line
 from ...recipes.model import Recipe
+from ..data.entries import content_of, hash_tokenizer, versions_of
 from ..data.reading import open_source
 from ..machine import Machine, inspect_machine
 from ..plan import Plan
@@ -29,7 +29,6 @@ COMPUTING = (
     "torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "unsloth", "unsloth_zoo", "liger-kernel", "tokenizers",
 )  # fmt: skip
 """The packages whose code or choices are in the digits of a loss."""
-READING_TEXT = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "chat_template.jinja")
 SHOWN_HASH = 12
 MISSING = "nothing"
 
@@ -92,7 +91,7 @@ def observe(run: RunDirectory) -> dict[str, str]:
         "tokenizer and template": _texts_hash(recipe),
         **_rows(recipe),
         **_hardware(plan, inspect_machine(runs_folder())),
-        **{name: version for name in COMPUTING if (version := _version(name))},
+        **versions_of(COMPUTING),
     }
 
 
@@ -108,7 +107,7 @@ def _rows(recipe: Recipe) -> dict[str, str]:
 
 def _fingerprint(source: str, recipe: Recipe) -> str:
     try:
-        return open_source(source, recipe.data.split).fingerprint()[:SHOWN_HASH]
+        return content_of(open_source(source, recipe.data.split))[:SHOWN_HASH]
     except (TunewrightError, OSError):
         return MISSING
 
@@ -116,13 +115,9 @@ def _fingerprint(source: str, recipe: Recipe) -> str:
 def _texts_hash(recipe: Recipe) -> str:
     try:
         folder = find_weights(recipe.base.model, recipe.base.revision)
-        return _hash(b"".join(_content(folder / name) for name in READING_TEXT))
+        return _hash(json.dumps(hash_tokenizer(folder, "tokenizer.model")).encode())
     except (TunewrightError, OSError):
         return MISSING
-
-
-def _content(place: Any) -> bytes:
-    return f"{place.name} ".encode() + (place.read_bytes() if place.is_file() else b"")
 
 
 def _hardware(plan: Plan, machine: Machine) -> dict[str, str]:
@@ -132,13 +127,6 @@ def _hardware(plan: Plan, machine: Machine) -> dict[str, str]:
     names = {gpu.index: gpu.name for gpu in machine.gpus}
     cards = [names.get(index, MISSING) for index in plan.gpu_indices]
     return {"cards": ", ".join(cards), "driver": machine.driver or MISSING}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _hash(content: bytes) -> str:

@@ -292,6 +292,15 @@ def read_events(
     return [event for line in lines if line and (event := decode(line)) is not None], offset + end
 
 
+def newest_events(path: Path, most_bytes: int) -> list[Event]:
+    """Return the events in the last `most_bytes` of a file, samples of devices left out; none where there is no file."""
+    try:
+        begin = max(0, path.stat().st_size - most_bytes)
+    except OSError:
+        return []
+    return read_events(path, begin, most_bytes + 1, all_samples=False)[0]
+
+
 def follow(path: Path, ended: Any, seconds: float = 0.25) -> Iterator[Event]:
     """Yield events as they are written, until `ended()` is true and nothing is left to read."""
     offset = 0

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from transformers import TrainerCallback
 
 from ..runs.directory import RunDirectory
-from ..runs.events import Continuity, EventLog, Step, read_events
+from ..runs.events import Continuity, EventLog, Step, newest_events
 
 COMPARED_STEPS = 10
 """After so many it is told; as many as the run had taken, where these are fewer."""
@@ -18,11 +17,7 @@ TAIL_BYTES = 4 * 2**20
 
 def losses_after(run: RunDirectory, step: int) -> dict[int, float]:
     """Return the losses that the run recorded after `step`, by step: what follows a checkpoint there is taken again."""
-    try:
-        begin = max(0, os.path.getsize(run.events_file) - TAIL_BYTES)
-    except OSError:
-        return {}
-    events, _ = read_events(run.events_file, begin, TAIL_BYTES, all_samples=False)
+    events = newest_events(run.events_file, TAIL_BYTES)
     found = {each.step: each.loss for each in events if isinstance(each, Step) and each.step > step}
     numbers = range(step + 1, step + 1 + min(len(found), COMPARED_STEPS))
     return {number: found[number] for number in numbers if number in found}

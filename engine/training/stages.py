@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...foundation.clock import process_age_seconds
-from ..runs.events import Event, EventLog, Measured, Phase, Status, read_events
+from ..runs.events import Event, EventLog, Measured, Phase, Status, newest_events
 
 TOLD_SECONDS = 0.5
 """How often progress is told at most."""
@@ -70,14 +70,9 @@ def _add(seconds: dict[str, float], phase: str, taken: float) -> None:
 
 def _before(began: float, path: Path) -> dict[str, float]:
     """Return what the events in `path` say was taken before this process `began`: planning, and starting a supervisor."""
-    try:
-        tail = max(0, path.stat().st_size - TAIL_BYTES)
-    except OSError:
-        return {}
-    events, _ = read_events(path, tail, TAIL_BYTES + 1)
     seconds: dict[str, float] = {}
     started = None
-    for event in events:
+    for event in newest_events(path, TAIL_BYTES):
         if isinstance(event, Status) and (event.state == "starting" or (event.state == "running" and started is None)):
             started = event.time
         if isinstance(event, Measured) and "seconds_planning" in event.values:

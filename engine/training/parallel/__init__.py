@@ -114,12 +114,12 @@ def any_rank(wish: bool) -> bool:
 
 def largest(value: float) -> float:
     """Return the largest of the ranks' values; every rank must ask."""
-    return _reduced(value, "MAX")
+    return max(of_all_ranks(value)[0])
 
 
 def total(value: int) -> int:
     """Return the sum of the ranks' values; every rank must ask."""
-    return round(_reduced(float(value), "SUM"))
+    return round(sum(of_all_ranks(value)[0]))
 
 
 def of_all_ranks(*values: float) -> tuple[tuple[float, ...], ...]:
@@ -133,17 +133,6 @@ def of_all_ranks(*values: float) -> tuple[tuple[float, ...], ...]:
     found = [torch.empty_like(own) for _ in range(ranks())]
     dist.all_gather(found, own, group=_control)
     return tuple(zip(*(each.tolist() for each in found), strict=True))
-
-
-def _reduced(value: float, how: str) -> float:
-    if _control is None:
-        return value
-    import torch
-    import torch.distributed as dist
-
-    shared = torch.tensor([value], dtype=torch.float64)
-    dist.all_reduce(shared, op=getattr(dist.ReduceOp, how), group=_control)
-    return float(shared.item())
 
 
 def log_file(run: RunDirectory) -> Path:
