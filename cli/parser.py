@@ -25,6 +25,11 @@ class Noun:
     module: str
     summary: str
 
+    @property
+    def sentence(self) -> str:
+        """The summary as a sentence, for the command's own `--help`."""
+        return self.summary[0].upper() + self.summary[1:] + "."
+
 
 NOUNS: dict[str, Noun] = {
     "demo": Noun("demo", "tune the built-in model on this machine and show before and after"),
@@ -69,9 +74,7 @@ def build_parser(noun: str | None = None) -> Parser:
     parser.add_argument("--traceback", action="store_true", help="on an error, show where in the program it arose")
     commands = parser.add_subparsers(dest="noun", metavar="COMMAND", title="commands", parser_class=Parser)
     for name, entry in NOUNS.items():
-        command = commands.add_parser(
-            name, help=entry.summary, description=_sentence(entry.summary), formatter_class=_formatter
-        )
+        command = commands.add_parser(name, help=entry.summary, description=entry.sentence, formatter_class=_formatter)
         if noun is None or noun == name:
             module = importlib.import_module(f".{entry.module}", __package__)
             module.configure(command)
@@ -127,10 +130,6 @@ def _open_interface(arguments: argparse.Namespace) -> int:
     from ..tui.app import open_app
 
     return open_app()
-
-
-def _sentence(summary: str) -> str:
-    return summary[0].upper() + summary[1:] + "."
 
 
 def _formatter(prog: str) -> argparse.HelpFormatter:
