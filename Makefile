@@ -90,8 +90,10 @@ bench-data: $(STAMPS)/installed-dev  ## audit a million rows, and 268 files with
 	$(BIN)/python benchmarks/data_corpus.py
 	$(BIN)/python benchmarks/data_audit.py --json | tee benchmarks/data_audit.json
 
-torture: $(STAMPS)/installed-dev  ## kill runs 500 times at random moments, and compare what comes out (about an hour on 2 cores)
+torture: $(STAMPS)/installed-dev  ## kill runs, fill disks and drop terminals, and compare what comes out (two hours on 2 cores)
 	$(BIN)/python benchmarks/torture.py --out benchmarks/torture.json
+	$(BIN)/python benchmarks/full_disk.py --out benchmarks/full_disk.json
+	$(BIN)/python benchmarks/dropped.py --out benchmarks/dropped.json
 
 wheel: $(STAMPS)/installed-dev  ## build the wheel
 	$(PIP) wheel -q --no-deps -w dist .

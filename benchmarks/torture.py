@@ -4,7 +4,9 @@
 
 A kill is SIGKILL to the trainer, to the supervisor or to both, whatever they are doing: importing, loading, stepping,
 evaluating, saving. After each, no checkpoint that the run had told of may be lost and the run must be readable; at its
-end every loss has to be that of the undisturbed run by `repr`, and the weights its bytes.
+end every loss has to be that of the undisturbed run by `repr`, and the weights its bytes. Then each file of a checkpoint is
+flipped in one bit, cut short and removed in turn: a resume has to find that before it loads anything, say so, and take the
+checkpoint before.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +53,9 @@ def main(arguments: list[str]) -> int:
     shares = [(methods, options.kills // options.workers, options.seed + worker) for worker in range(options.workers)]
     with multiprocessing.get_context("spawn").Pool(options.workers) as pool:
         found = [each for worker in pool.starmap(torture, shares) for each in worker]
+    with tempfile.TemporaryDirectory(prefix="tunewright-damage-", ignore_cleanup_errors=True) as home:
+        os.environ["TUNEWRIGHT_HOME"] = home
+        damaged = [each for method in methods for each in damage_all(method)]
     report = {
         "kills": sum(len(each["kills"]) for each in found),
         "runs": len(found),
@@ -62,12 +68,16 @@ def main(arguments: list[str]) -> int:
         "other_weights": sum(each["other_weights"] for each in found),
         "proofs_of_continuity": sum(each["proofs"] for each in found),
         "broken_proofs": sum(each["broken_proofs"] for each in found),
+        "damaged_files": len(damaged),
+        "damages_not_found": [
+            f"{each['method']}: {each['file']} {each['how']}" for each in damaged if not each["found"]
+        ],
         "seconds": round(time.monotonic() - began),
     }
     print(json.dumps(report, indent=2))
     if options.out:
         options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    bad = ("lost_checkpoints", "unreadable_runs", "other_losses", "other_weights", "broken_proofs")
+    bad = ("lost_checkpoints", "unreadable_runs", "other_losses", "other_weights", "broken_proofs", "damages_not_found")
     return 1 if any(report[name] for name in bad) else 0
 
 
@@ -161,6 +171,64 @@ def survive(method: str, drawn: random.Random, most: int, undisturbed: tuple[Any
     if not any(row[name] for name in ("unreadable", "other_losses", "other_weights", "broken_proofs")):
         shutil.rmtree(run.path)
     return row
+
+
+def damage_all(method: str, each_way: bool = True) -> list[dict[str, Any]]:
+    """Return, of every file of a run's newest checkpoint and every way to damage it, whether a resume found that.
+
+    Without `each_way` every file is damaged in one way only, which change from file to file.
+    """
+    from tunewright.engine.runs.checkpoint import saved_checkpoints
+    from tunewright.engine.runs.supervise import read_history
+
+    run, found = begin(method), list[dict[str, Any]]()
+    while len(read_history(run).checkpoints) < 3:
+        time.sleep(0.02)
+    kill(run, "both")
+    wait(run, LONGEST_SECONDS)
+    newest, before, *_ = saved_checkpoints(run.checkpoints)
+    files = sorted(each for each in newest.path.rglob("*") if each.is_file())
+    for number, file in enumerate(files):
+        content = file.read_bytes()
+        for how, damage in list(DAMAGES.items()) if each_way else [list(DAMAGES.items())[number % len(DAMAGES)]]:
+            damage(file)
+            name = str(file.relative_to(newest.path))
+            found.append({"method": method, "file": name, "how": how, "found": goes_on_from(run, before.step, file)})
+            file.write_bytes(content)
+    return found
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    file.write_bytes(content)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "flipped": flip,
+    "cut": lambda file: os.truncate(file, file.stat().st_size - 1),
+    "removed": Path.unlink,
+}
+
+
+def goes_on_from(run: Any, step: int, damaged: Path) -> bool:
+    """Tell whether a resume says that a file is damaged, and starts a trainer from `step`; it is killed before it loads."""
+    from tunewright.engine.runs.checkpoint import MANIFEST
+    from tunewright.engine.runs.events import Notice, Status, read_events
+    from tunewright.engine.runs.launch import resume
+
+    offset = run.events_file.stat().st_size
+    taken = resume(run)
+    ending = time.monotonic() + LONGEST_SECONDS
+    while not trainer_alive(run) and time.monotonic() < ending:  # a trainer that nobody knows of yet would go on
+        time.sleep(0.01)
+    kill(run, "both")
+    wait(run, LONGEST_SECONDS)
+    events, _ = read_events(run.events_file, offset)
+    said = [each.message for each in events if isinstance(each, Notice) and each.title == "Checkpoint damaged"]
+    named = damaged.name if damaged.name != MANIFEST else "manifest"
+    started = [each.reason for each in events if isinstance(each, Status) and each.state == "running"]
+    return taken == step and started == [f"from step {step}"] and len(said) == 1 and named in said[0]
 
 
 def wait_for_phase(run: Any, name: str, times: int, offset: int) -> None:

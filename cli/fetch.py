@@ -16,8 +16,9 @@ from ..engine.hub.needs import Need, needs_of
 from ..engine.sources import cached_snapshot
 from ..foundation.errors import TunewrightError
 from ..foundation.text import one_line
+from ..foundation.units import size
 from ..recipes.model import Recipe
-from ..tui.figures import duration, plural, size
+from ..tui.figures import duration, plural
 from .parser import print_json
 from .table import render_table
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import TunewrightError, explain_os_error
@@ -31,6 +34,35 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         sync_folder(path.parent)
     except OSError as error:
         raise explain_os_error(error, path, "Writing") from error
+
+
+@contextmanager
+def replaced_whole(folder: Path) -> Generator[Path]:
+    """Yield an empty folder to write into; after the block, flushed to the disk, it takes the place of `folder`.
+
+    When the block fails what was written is removed, and what was at `folder` stays. What is raised is the block's own.
+    """
+    aside = folder.with_name(f".writing-{folder.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        aside.mkdir(parents=True)
+        yield aside
+        for path in [*aside.rglob("*"), aside]:
+            sync_folder(path) if path.is_dir() else _sync_file(path)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)
+    sync_folder(folder.parent)
+
+
+def _sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def sync_folder(folder: Path) -> None:

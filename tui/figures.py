@@ -5,24 +5,6 @@ from __future__ import annotations
 import math
 import time
 
-from ..foundation.units import GIB
-
-
-def gib(value: float | None) -> str:
-    """Return gibibytes with the precision that matters, such as 0.38 GiB or 139.8 GiB."""
-    if value is None:
-        return "—"
-    if value * 1024 < 0.9995:
-        return f"{value * 2**20:.0f} KiB"
-    if value < 0.095:
-        return f"{value * 1024:.0f} MiB"
-    return f"{value:.2f} GiB" if value < 10 else f"{value:,.1f} GiB"
-
-
-def size(count_bytes: float) -> str:
-    """Return the size of a file: 312 bytes, 425 KiB, 1.20 GiB."""
-    return f"{count_bytes:,.0f} bytes" if count_bytes < 1024 else gib(count_bytes / GIB)
-
 
 def duration(seconds: float | None) -> str:
     """Return a time span: 0.8 s, 42 s, 3:05, 2 h 05, 3 d 4 h."""

@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 from ...foundation.errors import TunewrightError
+from ...foundation.files import replaced_whole
 from ...recipes.model import QloraMethod, Recipe
 from ..plan import Plan
 from ..runs.directory import RunDirectory
@@ -37,11 +37,9 @@ def merge(run: RunDirectory, recipe: Recipe, plan: Plan, folder: Path) -> Path:
         base.config.quantization_config = None
     merged: Any = PeftModel.from_pretrained(base, str(run.adapter)).merge_and_unload()
     merged.config.use_cache = True
-    aside = run.exports / ".writing-model"
-    merged.save_pretrained(aside, safe_serialization=True)
-    AutoTokenizer.from_pretrained(folder, local_files_only=True).save_pretrained(aside)
-    shutil.rmtree(run.model, ignore_errors=True)
-    aside.rename(run.model)
+    with replaced_whole(run.model) as aside:
+        merged.save_pretrained(aside, safe_serialization=True)
+        AutoTokenizer.from_pretrained(folder, local_files_only=True).save_pretrained(aside)
     return run.model
 
 

@@ -10,11 +10,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...foundation.errors import TunewrightError
 from ...foundation.files import sync_folder
+from ...foundation.units import size
 
 MANIFEST = "MANIFEST.json"
 KEPT = 2
 """How many checkpoints are kept; an older one goes only after the newer one is verified."""
+MARGIN_BYTES = 2**20
+"""What has to be free beyond a checkpoint's own bytes: its manifest, the folders, and the events meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,23 @@ def commit_checkpoint(written: Path, folder: Path, step: int) -> SavedCheckpoint
     written.rename(place)
     sync_folder(folder)
     return SavedCheckpoint(place, step)
+
+
+def require_space(folder: Path, step: int, needed_bytes: int) -> None:
+    """Raise TunewrightError when the disk of `folder` has not the space that the checkpoint of `step` takes.
+
+    What is asked for is known before the first byte is written, and what was saved before stays as it is.
+    """
+    free = shutil.disk_usage(folder).free
+    if free >= needed_bytes + MARGIN_BYTES:
+        return
+    kept = saved_checkpoints(folder)
+    intact = f"The checkpoint of step {kept[0].step:,} is intact" if kept else "None was saved before"
+    raise TunewrightError(
+        "The disk is full",
+        f"The checkpoint of step {step:,} takes {size(needed_bytes)}, and {size(free)} are free on the disk of {folder}. {intact}.",
+        f"Free {size(needed_bytes + MARGIN_BYTES - free)} or more (`tunewright runs` lists what each run takes), then resume the run.",
+    )
 
 
 def verify(checkpoint: SavedCheckpoint) -> str | None:

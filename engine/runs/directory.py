@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -19,7 +20,7 @@ from ...foundation.home import runs_folder
 from ...foundation.text import one_line
 from ...recipes.model import Recipe, read_recipe
 from ..plan import Plan, read_plan, write_plan
-from .events import EventLog, Status
+from .events import Event, EventLog, Status
 
 Standing = Literal[
     "starting", "running", "stopping", "stopped", "finished", "failed", "unresponsive", "lost", "elsewhere", "damaged"
@@ -229,6 +230,23 @@ def hold_reserve(run: RunDirectory) -> None:
 def release_reserve(run: RunDirectory) -> None:
     """Give the space for the last words free."""
     run.reserve_file.unlink(missing_ok=True)
+
+
+class InsistentLog(EventLog):
+    """An event log for what has to be told: it takes the reserve of a full disk, and goes without only where that is gone."""
+
+    def __init__(self, run: RunDirectory) -> None:
+        super().__init__(run.events_file)
+        self._run = run
+
+    def append(self, event: Event) -> None:
+        """Write `event` as the next line; a disk that takes nothing at all is no reason to stop."""
+        try:
+            super().append(event)
+        except OSError:
+            with contextlib.suppress(OSError):
+                release_reserve(self._run)
+                super().append(event)
 
 
 def standing(run: RunDirectory) -> Standing:

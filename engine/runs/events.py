@@ -221,7 +221,11 @@ def encode(event: Event) -> str:
 
 
 def decode(line: str) -> Event | None:
-    """Return the event in `line`, or None when it is no event that this version knows."""
+    """Return the event in `line`, or None when it is no event that this version knows.
+
+    Where a full disk tore a line and another was written behind it, the latter is returned.
+    """
+    line = line[max(0, line.rfind(_BEGINNING)) :]  # within a text its quotation marks would be escaped
     try:
         values = json.loads(line)
         cls = KINDS[values.pop("event")]
@@ -233,6 +237,7 @@ def decode(line: str) -> Event | None:
         return None
 
 
+_BEGINNING = '{"event":'
 NEWEST_SAMPLES = 128
 """Samples of devices that a reader without the older ones gets of every block: a minute of one GPU, or of eight a moment."""
 _SAMPLES = tuple(f'{{"event":"{cls.kind}",' for cls in (Gpu, Cpu))
@@ -250,8 +255,10 @@ class EventLog:
             os.write(self._descriptor, b"\n")
 
     def append(self, event: Event) -> None:
-        """Write `event` as the next line; raises OSError when the disk does not take it."""
-        os.write(self._descriptor, encode(event).encode("utf-8", "replace") + b"\n")
+        """Write `event` as the next line; raises OSError when the disk does not take it, or not the whole of it."""
+        line = memoryview(encode(event).encode("utf-8", "replace") + b"\n")
+        while line:  # a disk that fills takes the beginning of a line, and refuses the rest
+            line = line[os.write(self._descriptor, line) :]
 
     def close(self) -> None:
         os.close(self._descriptor)

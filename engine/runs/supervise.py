@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
+from ...foundation.errors import EXIT_CODE, TunewrightError, explain_os_error
 from ...foundation.files import write_atomically
 from ...foundation.home import home
 from ...foundation.text import clean
@@ -26,8 +27,8 @@ from ..plan import Plan
 from ..remedies import smaller_recipes
 from . import outcome
 from .checkpoint import newest_good, sweep
-from .directory import Processes, ProcessIdentity, RunDirectory, boot_id, hold_reserve, release_reserve
-from .events import EventLog, Notice, State, Status, read_events
+from .directory import InsistentLog, Processes, ProcessIdentity, RunDirectory, boot_id, hold_reserve, release_reserve
+from .events import Notice, State, Status, read_events
 from .history import History
 from .ladder import AFTER_TRAINING, BEFORE_TRAINING, Rung, ladder, next_rung, remember_rung, remembered_rung
 from .shortage import KILLED, Shortage, kernel_kills, take_shortage
@@ -53,7 +54,7 @@ class Supervisor:
     def __init__(self, run: RunDirectory, detached_by: str) -> None:
         self.run = run
         self.detached_by = detached_by
-        self.log = EventLog(run.events_file)
+        self.log = InsistentLog(run)
         self.trainer: subprocess.Popen[bytes] | None = None
         self.stopped_by: signal.Signals | None = None
         """The first signal that asked for a stop."""
@@ -321,7 +322,12 @@ def main(arguments: list[str]) -> int:
     held = lock(run)
     if held is None:
         return 0  # another supervisor looks after this run already
-    return Supervisor(run, detached_by=arguments[1] if len(arguments) > 1 else "by hand").supervise()
+    try:
+        return Supervisor(run, detached_by=arguments[1] if len(arguments) > 1 else "by hand").supervise()
+    except (TunewrightError, OSError) as error:  # whoever starts the run shows what is printed last
+        told = explain_os_error(error, run.path, "Writing") if isinstance(error, OSError) else error
+        print(told, file=sys.stderr)
+        return EXIT_CODE
 
 
 if __name__ == "__main__":

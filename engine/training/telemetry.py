@@ -23,7 +23,7 @@ from ..anatomy import Anatomy
 from ..data.examples import Example, Message
 from ..data.rendering import Renderer
 from ..plan import Plan
-from ..runs.checkpoint import commit_checkpoint
+from ..runs.checkpoint import commit_checkpoint, require_space
 from ..runs.directory import RunDirectory
 from ..runs.events import Checkpoint, Eval, EventLog, Notice, Phase, Sample, Step
 from ..setting import Tuning
@@ -126,6 +126,8 @@ class Telemetry(TrainerCallback):
         self._ended = 0.0
         """When the last step, or what came after it, had ended."""
         self._writing_started = 0.0
+        self._saved_bytes = 0
+        """What the last checkpoint took, 0 before the first."""
         self._stepping = 0.0
         self._sampling = 0.0
         self._slow_told = False
@@ -238,6 +240,8 @@ class Telemetry(TrainerCallback):
         self._ended = time.perf_counter()
 
     def _begin_saving(self, step: int) -> None:
+        if parallel.is_first():
+            require_space(self.run.checkpoints, step, max(self._saved_bytes, bytes_to_save(self.trainer)))
         self._writing_started = time.perf_counter()
         self.log.append(Phase(name="saving", detail=f"step {step:,}"))
 
@@ -252,6 +256,7 @@ class Telemetry(TrainerCallback):
 
     def _commit(self, written: Path, step: int) -> None:
         saved = commit_checkpoint(written, self.run.checkpoints, step)
+        self._saved_bytes = saved.size_bytes
         self.log.append(
             Checkpoint(
                 step=step,
@@ -304,6 +309,13 @@ def metrics_of(logs: dict[str, Any]) -> dict[str, float]:
         and name.removeprefix("eval_") not in NOT_METRICS
         and not name.endswith(TIMES_OF_LIBRARIES)
     }
+
+
+def bytes_to_save(trainer: Any) -> int:
+    """Return about what a checkpoint takes on the disk: what is trained, and the optimizer's state of it."""
+    states = [value for each in trainer.optimizer.state.values() for value in each.values()]
+    trained = [each for each in trainer.model.parameters() if each.requires_grad]
+    return sum(each.numel() * each.element_size() for each in (*trained, *states) if isinstance(each, torch.Tensor))
 
 
 def peak_memory_gib(device: str) -> float:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ...foundation.errors import TunewrightError, explain_os_error
-from ...foundation.files import write_atomically
+from ...foundation.files import replaced_whole, write_atomically
 from ...recipes.model import LoraMethod, QloraMethod, Recipe
 from .. import preflight
 from ..anatomy import read_anatomy
@@ -34,7 +34,7 @@ from ..data.rendering import Renderer
 from ..plan import Plan
 from ..runs import outcome
 from ..runs.checkpoint import step_of, sweep
-from ..runs.directory import RunDirectory, release_reserve
+from ..runs.directory import InsistentLog, RunDirectory
 from ..runs.events import Eval, EventLog, Measured, Notice, Phase, Sample
 from ..runs.ladder import ladder
 from ..runs.pinned import pinned_recipe
@@ -76,7 +76,6 @@ def guard(run: RunDirectory, log: EventLog, work: Callable[[], int]) -> int:
             leave_shortage(run, Shortage(shortage_text(error)))
             return outcome.OUT_OF_MEMORY
         if ran_out_of_disk(error, run.path):
-            release_reserve(run)
             error = OSError(errno.ENOSPC, "No space left on device", str(run.path))
         if isinstance(error, OSError):
             return refuse(run, explain_os_error(error, Path(error.filename or run.path), "Writing"))
@@ -263,15 +262,12 @@ def let_go(trainer: Any) -> None:
 
 def save_tuned(run: RunDirectory, recipe: Recipe, model: Any, tokenizer: Any) -> None:
     """Write the adapter, or the whole model after full fine-tuning, in one step."""
-    place = run.adapter if isinstance(recipe.method, LoraMethod) else run.model
-    aside = place.with_name(f".writing-{place.name}")
     weights = parallel.whole_weights(model)
     if not parallel.is_first():
         return
-    model.save_pretrained(aside, **weights)
-    tokenizer.save_pretrained(aside)
-    shutil.rmtree(place, ignore_errors=True)
-    aside.rename(place)
+    with replaced_whole(run.adapter if isinstance(recipe.method, LoraMethod) else run.model) as aside:
+        model.save_pretrained(aside, **weights)
+        tokenizer.save_pretrained(aside)
 
 
 def held_out(recipe: Recipe, prepared: Prepared) -> tuple[Example, ...]:
@@ -324,10 +320,10 @@ def _append_samples(log: EventLog, step: int, answers: list[tuple[Example, str]]
 
 
 def refuse(run: RunDirectory, error: TunewrightError) -> int:
-    """Tell an expected failure; nothing more can be told when the disk is full."""
+    """Tell an expected failure, on a full disk in the space that was held back for it."""
     if parallel.is_first_to_tell(run):
         with contextlib.suppress(OSError):
-            EventLog(run.events_file).append(
+            InsistentLog(run).append(
                 Notice(level="error", title=error.title, message=error.message, remedy=error.remedy)
             )
         print(error, file=sys.stderr)

@@ -6,7 +6,8 @@ import math
 
 import pytest
 from textual.content import Content
-from tunewright.tui.figures import count, duration, gib, number, share
+from tunewright.foundation.units import gib
+from tunewright.tui.figures import count, duration, number, share
 from tunewright.tui.proposal import comments
 from tunewright.tui.widgets.bar import bar, row_bar
 from tunewright.tui.widgets.row_list import Column, fit

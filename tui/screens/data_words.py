@@ -10,7 +10,8 @@ from textual.content import Content
 
 from ...foundation.errors import TunewrightError
 from ...foundation.text import clean, one_line
-from ..figures import count, duration, plural, share, size
+from ...foundation.units import size
+from ..figures import count, duration, plural, share
 from ..widgets.bar import bar
 from ..widgets.findings_list import summary
 from ..wrapping import hanging

@@ -13,9 +13,10 @@ from textual.message import Message
 
 from ...foundation.errors import TunewrightError
 from ...foundation.text import clean, one_line
+from ...foundation.units import gib
 from ..background import background, deliver, superseded
 from ..draft import Draft
-from ..figures import count, duration, gib, share
+from ..figures import count, duration, share
 from ..messages import RunLaunched
 from ..widgets.bar import bar, row_bar
 from ..widgets.pane import Pane, ScrollPane

@@ -13,9 +13,10 @@ from textual.widgets import OptionList
 
 from ...foundation.errors import TunewrightError
 from ...foundation.text import clean, one_line
+from ...foundation.units import gib
 from ..background import background, deliver
 from ..draft import Draft
-from ..figures import count, duration, gib, share
+from ..figures import count, duration, share
 from ..widgets.pane import Pane, ScrollPane
 from ..widgets.row_list import Column, Row, RowList
 from ..wrapping import hanging

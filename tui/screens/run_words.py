@@ -9,9 +9,9 @@ from textual.content import Content
 from ...engine.runs.directory import RunDirectory
 from ...engine.runs.events import Notice
 from ...foundation.text import clean, one_line
-from ...foundation.units import GIB
+from ...foundation.units import GIB, gib
 from ...recipes.model import LoraMethod, Recipe
-from ..figures import clock, count, duration, gib, share
+from ..figures import clock, count, duration, share
 from ..run_state import RunState
 from ..standing import FACES, face
 from ..widgets.bar import bar

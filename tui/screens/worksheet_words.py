@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 
 from ...foundation.text import one_line
-from ..figures import count, duration, gib, plural, share
+from ...foundation.units import gib
+from ..figures import count, duration, plural, share
 from ..widgets.bar import row_bar
 from ..wrapping import hanging
 

@@ -15,8 +15,9 @@ from textual.widgets import Button, Static
 
 from ...foundation.errors import TunewrightError
 from ...foundation.text import clean, one_line
+from ...foundation.units import size
 from ..background import background, deliver, superseded
-from ..figures import duration, plural, size
+from ..figures import duration, plural
 from ..wrapping import hanging
 from .bar import bar
 from .dialog import Dialog

@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import os
-import pty
 import shutil
 import signal
 import subprocess
@@ -17,7 +16,7 @@ import pytest
 from tunewright.cli.recipe_argument import change_recipe
 from tunewright.engine.machine import inspect_machine
 from tunewright.engine.planner import plan_recipe
-from tunewright.engine.runs.directory import ProcessIdentity, RunDirectory, find_run, is_live, list_runs, standing
+from tunewright.engine.runs.directory import ProcessIdentity, RunDirectory, find_run, is_live, standing
 from tunewright.engine.runs.events import Event, Step, follow
 from tunewright.engine.runs.launch import launch, resume, stop
 from tunewright.engine.runs.supervise import read_history
@@ -138,34 +137,6 @@ def test_a_killed_supervisor_leaves_no_trainer_behind_and_the_run_resumes() -> N
     assert resume(run) >= 2  # the trainer had saved before it ended
     wait_for_end(run)
     assert (losses(run), weights(run)) == uninterrupted("lora")
-
-
-@pytest.mark.parametrize("how", ["terminal closed", "interface killed"])
-def test_a_run_does_not_notice_that_its_terminal_is_gone(how: str, home: Path) -> None:
-    """The command runs in a terminal of its own, as behind SSH; then the line drops, or it gets SIGKILL."""
-    master, slave = pty.openpty()
-    command = [sys.executable, "-m", "tunewright", "train", "starter-lora", "--follow"]
-    changes = [f"training.steps={STEPS}", "evaluation.rows=1"]
-    child = subprocess.Popen(
-        [*command, *(word for change in changes for word in ("--set", change))],
-        stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
-        preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0),
-    )  # fmt: skip
-    os.close(slave)
-    os.set_blocking(master, False)
-    deadline = time.monotonic() + 120
-    while not list_runs() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    (run,) = list_runs()
-    wait(run, at_step(3))
-    if how == "interface killed":
-        child.kill()
-    os.close(master)
-    child.wait(timeout=30)
-    assert child.returncode != 0
-    wait_for_end(run)
-    assert standing(run) == "finished", run.console_tail(20)
-    assert read_history(run).step == STEPS
 
 
 def test_a_refusal_is_told_with_its_remedy_and_the_run_fails(tmp_path: Path) -> None:
