@@ -1,6 +1,7 @@
 """Kills runs at random moments, resumes them, and holds what comes out against the same run undisturbed.
 
 `python benchmarks/torture.py [--kills 500] [--methods full,lora,qlora] [--workers 2] [--seed 1] [--out torture.json]`; `make torture`
+With `--gpus 0,1 --backends unsloth,transformers` the runs train on these cards, so many kills with each backend.
 
 A kill is SIGKILL to the trainer, to the supervisor or to both, whatever they are doing: importing, loading, stepping,
 evaluating, saving. After each, no checkpoint that the run had told of may be lost and the run must be readable; at its
@@ -16,6 +17,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -27,7 +29,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 STEPS, CHECKPOINT_EVERY, EVALUATE_EVERY = 24, 2, 3
 AIMS = ("any moment", "loading", "training", "evaluating", "saving")
@@ -46,11 +48,19 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--methods", default="full,lora,qlora")
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) // 2))
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--gpus", help="the numbers of the cards to train on, separated by commas")
+    parser.add_argument("--backends", default="transformers", help="with --gpus: what trains, separated by commas")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
     began = time.monotonic()
     methods: list[str] = options.methods.split(",")
-    shares = [(methods, options.kills // options.workers, options.seed + worker) for worker in range(options.workers)]
+    backends: list[str] = options.backends.split(",")
+    cards: list[str | None] = options.gpus.split(",") if options.gpus else [None]
+    kills = max(1, len(backends) * options.kills // options.workers)
+    shares = [
+        (methods, Place(cards[worker % len(cards)], backends[worker % len(backends)]), kills, options.seed + worker)
+        for worker in range(options.workers)
+    ]
     with multiprocessing.get_context("spawn").Pool(options.workers) as pool:
         found = [each for worker in pool.starmap(torture, shares) for each in worker]
     with tempfile.TemporaryDirectory(prefix="tunewright-damage-", ignore_cleanup_errors=True) as home:
@@ -61,11 +71,13 @@ def main(arguments: list[str]) -> int:
         "runs": len(found),
         "by_phase": dict(Counter(kill["phase"] for each in found for kill in each["kills"]).most_common()),
         "by_target": dict(Counter(kill["target"] for each in found for kill in each["kills"])),
+        "by_backend": dict(Counter(each["backend"] for each in found for _ in each["kills"])),
         "by_method": dict(Counter(each["method"] for each in found for _ in each["kills"])),
         "lost_checkpoints": sum(kill["lost"] for each in found for kill in each["kills"]),
         "unreadable_runs": sum(each["unreadable"] for each in found),
         "other_losses": sum(each["other_losses"] for each in found),
         "other_weights": sum(each["other_weights"] for each in found),
+        "largest_difference_of_losses": max((each["largest_difference"] for each in found), default=0.0),
         "proofs_of_continuity": sum(each["proofs"] for each in found),
         "broken_proofs": sum(each["broken_proofs"] for each in found),
         "damaged_files": len(damaged),
@@ -81,7 +93,16 @@ def main(arguments: list[str]) -> int:
     return 1 if any(report[name] for name in bad) else 0
 
 
-def torture(methods: list[str], kills: int, seed: int) -> list[dict[str, Any]]:
+@dataclasses.dataclass(frozen=True, slots=True)
+class Place:
+    """Where runs are trained, and by what."""
+
+    gpu: str | None = None
+    """The card's number; None for the processor."""
+    backend: str = "transformers"
+
+
+def torture(methods: list[str], place: Place, kills: int, seed: int) -> list[dict[str, Any]]:
     """Return what became of runs that were killed so often together, each in a home of this process's own."""
     drawn, found = random.Random(seed), list[dict[str, Any]]()
     with tempfile.TemporaryDirectory(prefix="tunewright-torture-", ignore_cleanup_errors=True) as home:
@@ -90,20 +111,21 @@ def torture(methods: list[str], kills: int, seed: int) -> list[dict[str, Any]]:
         while kills > 0:
             method = methods[len(found) % len(methods)]
             if method not in undisturbed:
-                run = begin(method)
+                run = begin(method, place)
                 wait(run, LONGEST_SECONDS)
                 undisturbed[method] = (losses(run), weights(run))
-            found.append(survive(method, drawn, kills, undisturbed[method]))
+            found.append(survive(method, place, drawn, kills, undisturbed[method]))
             kills -= len(found[-1]["kills"])
     return found
 
 
-def begin(method: str) -> Any:
+def begin(method: str, place: Place = Place()) -> Any:
     """Start a short run with dropout and many saves."""
     from tunewright.cli.recipe_argument import change_recipe
     from tunewright.engine.machine import inspect_machine
     from tunewright.engine.planner import plan_recipe
     from tunewright.engine.runs.launch import launch
+    from tunewright.engine.several import read_wish
     from tunewright.recipes.registry import open_registry
 
     with open_registry() as registry:
@@ -111,7 +133,9 @@ def begin(method: str) -> Any:
     changes = [f"training.steps={STEPS}", 'data.validation={"kind": "rows", "value": 20}']
     recipe = change_recipe(recipe, changes + (["method.dropout=0.1"] if method != "full" else []))
     recipe = recipe.model_copy(update={"evaluation": recipe.evaluation.model_copy(update={"source": None})})
-    plan = plan_recipe(recipe, inspect_machine(Path(tempfile.gettempdir())))
+    machine = inspect_machine(Path(tempfile.gettempdir()))
+    wish = read_wish(f"{place.gpu},", machine) if place.gpu else None
+    plan = plan_recipe(recipe, machine, backend=cast("Any", place.backend), wish=wish)
     plan = dataclasses.replace(
         plan, evaluate_every_steps=EVALUATE_EVERY, checkpoint_every_steps=CHECKPOINT_EVERY, sample_every_steps=STEPS,
         threads=1, merge=False,
@@ -119,7 +143,7 @@ def begin(method: str) -> Any:
     return launch(recipe, plan, f"torture-{method}")
 
 
-def survive(method: str, drawn: random.Random, most: int, undisturbed: tuple[Any, str]) -> dict[str, Any]:
+def survive(method: str, place: Place, drawn: random.Random, most: int, undisturbed: tuple[Any, str]) -> dict[str, Any]:
     """Kill one run again and again until it has finished all the same, and return what was found of it."""
     from tunewright.engine.runs.checkpoint import newest_good
     from tunewright.engine.runs.directory import standing
@@ -127,7 +151,7 @@ def survive(method: str, drawn: random.Random, most: int, undisturbed: tuple[Any
     from tunewright.engine.runs.launch import resume
     from tunewright.engine.runs.supervise import read_history
 
-    run, kills, unreadable = begin(method), list[dict[str, Any]](), 0
+    run, kills, unreadable = begin(method, place), list[dict[str, Any]](), 0
     started, offset = time.monotonic(), 0
     while True:
         if len(kills) < most:
@@ -161,10 +185,12 @@ def survive(method: str, drawn: random.Random, most: int, undisturbed: tuple[Any
     proofs = [each for each in events if isinstance(each, Continuity)]
     row = {
         "method": method,
+        "backend": place.backend,
         "kills": kills,
         "unreadable": unreadable + (standing(run) != "finished"),
         "other_losses": losses(run) != undisturbed[0],
         "other_weights": weights(run) != undisturbed[1],
+        "largest_difference": largest_difference(losses(run), undisturbed[0]),
         "proofs": len(proofs),
         "broken_proofs": sum(each.largest_difference != 0 for each in proofs),
     }
@@ -288,6 +314,14 @@ def losses(run: Any) -> list[tuple[int, str, str]]:
     from tunewright.engine.runs.supervise import read_history
 
     return [(each.step, repr(each.loss), repr(each.grad_norm)) for each in read_history(run).steps]
+
+
+def largest_difference(some: list[tuple[int, str, str]], others: list[tuple[int, str, str]]) -> float:
+    """Return by how much of their size losses of the same steps differ at most; infinity where steps are missing."""
+    if [each[0] for each in some] != [each[0] for each in others]:
+        return math.inf
+    pairs = [(float(one[1]), float(other[1])) for one, other in zip(some, others, strict=True)]
+    return max((abs(one - other) / abs(other) for one, other in pairs), default=0.0)
 
 
 def weights(run: Any) -> str:

@@ -123,19 +123,38 @@ def _find_gpus() -> tuple[tuple[GpuDevice, ...], str | None, str]:
             return (), None, _other_accelerator()
         driver = _text(nvml.nvmlSystemGetDriverVersion())
         listed = nvml.nvmlDeviceGetCount()
-        described = (_describe(nvml, index) for index in range(listed) if _is_allowed(index))
+        described = (_describe(nvml, index) for index in range(listed) if _is_allowed(nvml, index))
         gpus = tuple(gpu for gpu in described if gpu is not None)
         if not gpus:
+            hidden = listed and not any(_is_allowed(nvml, index) for index in range(listed))
             found = f"none of its {listed} GPUs answers" if listed else "it sees no GPU"
+            found = f"CUDA_VISIBLE_DEVICES leaves none of its {listed} GPUs" if hidden else found
             return (), driver, f"An NVIDIA driver is loaded, but {found}."
         silent = f"; {listed - len(gpus)} more do not answer" if listed > len(gpus) else ""
         return gpus, driver, f"{len(gpus)} NVIDIA GPU{'s' if len(gpus) > 1 else ''}, driver {driver}{silent}."
 
 
-def _is_allowed(index: int) -> bool:
-    """Tell whether CUDA_VISIBLE_DEVICES, if it names GPUs by number, leaves this one to us."""
-    allowed = [word.strip() for word in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if word.strip()]
-    return not allowed or not all(word.isdecimal() for word in allowed) or str(index) in allowed
+def _is_allowed(nvml: Any, index: int) -> bool:
+    """Tell whether CUDA_VISIBLE_DEVICES leaves this GPU to us; as CUDA does, it is read up to the first word that is no GPU.
+
+    Parts of a GPU (MIG) cannot be told from its number: with any of them named, all GPUs are looked at.
+    """
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    words = [] if named is None else [word.strip() for word in named.split(",")]
+    if named is None or any(word.startswith("MIG-") for word in words):
+        return True
+    for word in words:
+        if word.isdecimal():
+            if int(word) == index:
+                return True
+        elif word.startswith("GPU-"):
+            with contextlib.suppress(nvml.NVMLError):
+                handle = nvml.nvmlDeviceGetHandleByIndex(index)
+                if _text(nvml.nvmlDeviceGetUUID(handle)).startswith(word):
+                    return True
+        else:
+            break
+    return False
 
 
 def _describe(nvml: Any, index: int) -> GpuDevice | None:

@@ -116,6 +116,26 @@ def test_several_gpus_are_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert found.accelerator_note.startswith("2 NVIDIA GPUs")
 
 
+@pytest.mark.parametrize(
+    ("named", "left"),
+    [
+        (None, [0, 1, 2]), ("1", [1]), ("2, 0", [0, 2]), ("", []), ("-1", []), ("1,-1,2", [1]), ("none", []),
+        ("GPU-b", [1]), ("GPU-a1,2", [0, 2]), ("MIG-GPU-a1/1/0", [0, 1, 2]),
+    ],
+)  # fmt: skip
+def test_gpus_that_the_environment_hides_are_left_alone(
+    named: str | None, left: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if named is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    answer_with(monkeypatch, Driver(H200 | {"UUID": "GPU-a1"}, H200 | {"UUID": b"GPU-b2"}, H200))
+    found = inspect_machine(tmp_path)
+    assert [gpu.index for gpu in found.gpus] == left
+    if not left:
+        assert "CUDA_VISIBLE_DEVICES leaves none of its 3 GPUs" in found.accelerator_note
+
+
 def test_whoever_uses_a_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     ours = SimpleNamespace(pid=os.getpid(), usedGpuMemory=3 * GIB)
     gone = SimpleNamespace(pid=2**22 + 1, usedGpuMemory=None)
