@@ -21,7 +21,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +53,13 @@ class Case:
     """`chat` or `fixed`."""
     backend: str | None = None
     """Of ours: the one that is asked for instead of the plan's own choice."""
+    micro_batch: int | None = None
+    """Of ours: the same for the rows of a micro-batch."""
 
     @property
     def name(self) -> str:
-        return "-".join(filter(None, (self.who, self.method, self.rows, self.backend)))
+        rows = f"m{self.micro_batch}" if self.micro_batch else None
+        return "-".join(filter(None, (self.who, self.method, self.rows, self.backend, rows)))
 
 
 CASES = (
@@ -70,6 +73,8 @@ CASES = (
     Case("unsloth", "qlora", "chat"),
     Case("unsloth", "lora", "fixed"),
     Case("ours", "lora", "chat", "unsloth"),
+    *(Case("ours", "lora", "fixed", micro_batch=rows) for rows in (2, 4, 8)),
+    *(Case("ours", "full", "fixed", micro_batch=rows) for rows in (2, 4)),
 )
 
 
@@ -207,8 +212,20 @@ def ours(case: Case, gpu: str) -> dict[str, Any]:
     kernels = Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR", home / "cache" / "compiled"))
     kept = kernels.is_dir() and any(kernels.iterdir())
     launched = time.time()
-    command = [sys.executable, "-m", "tunewright", "train", str(home / "recipe.toml"), "--gpus", f"{gpu},", "--json"]
-    subprocess.run(command + (["--backend", case.backend] if case.backend else []), check=True)
+    if case.micro_batch:
+        launch_with(case, home, gpu)
+    else:
+        command = [
+            sys.executable,
+            "-m",
+            "tunewright",
+            "train",
+            str(home / "recipe.toml"),
+            "--gpus",
+            f"{gpu},",
+            "--json",
+        ]
+        subprocess.run(command + (["--backend", case.backend] if case.backend else []), check=True)
     (folder,) = (home / "runs").iterdir()
     from tunewright.engine.runs.directory import RunDirectory, is_live
     from tunewright.engine.runs.events import Measured, Step, follow
@@ -242,6 +259,18 @@ def ours(case: Case, gpu: str) -> dict[str, Any]:
         "measured": measured,
         "predicted": asdict(plan.prediction) if plan.prediction else None,
     }
+
+
+def launch_with(case: Case, home: Path, gpu: str) -> None:
+    """Start a run whose plan is the machine's own but for the rows of a micro-batch."""
+    from tunewright.engine.machine import inspect_machine
+    from tunewright.engine.planner import plan_recipe
+    from tunewright.engine.runs.launch import launch
+    from tunewright.engine.several import read_wish
+
+    recipe, machine, rows = recipe_of(case, home), inspect_machine(home), case.micro_batch or 1
+    plan = plan_recipe(recipe, machine, wish=read_wish(f"{gpu},", machine))
+    launch(recipe, replace(plan, micro_batch=rows, accumulation=BATCH[case.rows] // rows), case.name)
 
 
 def end(run: Any) -> None:

@@ -57,6 +57,9 @@ class Coefficients:
     """Bytes moved for each of T · Σ (in + out) of adapted projections."""
     adapted_liger: float = 33.15
     adapted_accelerated: float = 8.0
+    idle_accelerated: float = 285.0
+    """The tokens that a micro-batch's products could hold beyond its own in the same time: a few thousand do not fill the
+    card; from runs of one recipe in micro-batches of 2, 4 and 8 rows."""
     adapted_fast: float = 0.0
     adapted_compiled: float = 3.225
     dequantised_unsloth: float = 0.0
@@ -141,6 +144,8 @@ def card_seconds(
         names = set(tuning.adapted(anatomy))
         beside = sum((each.inputs + each.outputs) * each.count for each in anatomy.projections if each.name in names)
         seconds += load.tokens * beside * (1 + again / 3) * _of(fitted, "adapted", path) / bandwidth
+        if path == "accelerated":
+            seconds *= 1 + fitted.idle_accelerated / load.tokens
     if full and setting.accumulation > 1:
         seconds += ACCUMULATED_BYTES * anatomy.total_parameters / setting.shards / bandwidth
     if full and anatomy.head_norms == "head" and setting.backend == "unsloth" and strings_together(setting):
