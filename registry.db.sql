@@ -1,6 +1,6 @@
 -- The registry: recipes and what is known about them, in one SQLite file.
 --
--- This script makes an empty file of version 1; later versions come from the migrations in recipes/database.py.
+-- This script makes an empty file of version 2; files of earlier versions get there by recipes/migrations.py.
 -- Three ideas carry it:
 --   * A revision is what a recipe means. Its key is the hash of the recipe's canonical form, so the same recipe has the
 --     same key on every machine, whatever it is called and however it is commented.
@@ -49,6 +49,11 @@ CREATE TABLE editions (
     data     TEXT NOT NULL,
     note     TEXT NOT NULL DEFAULT '',   -- why this edition was made
     created  REAL NOT NULL,
+    objective TEXT NOT NULL DEFAULT '',
+    licence  TEXT NOT NULL DEFAULT '',
+    size_billions REAL,                  -- the model's parameters as its name gives them, NULL where it gives none
+    tier     TEXT NOT NULL DEFAULT '',   -- 'A' to 'D' as its card says, for what is built in; '' without one
+    accepted REAL,                       -- when the user took a stranger's text for theirs; NULL until then
     UNIQUE (recipe, toml)
 ) STRICT;
 CREATE INDEX editions_by_revision ON editions (revision);
@@ -60,6 +65,17 @@ CREATE TABLE parents (
     kind   TEXT NOT NULL CHECK (kind IN ('fork', 'import', 'derived')),
     PRIMARY KEY (child, parent),
     CHECK (child <> parent)
+) STRICT;
+
+-- Where a recipe was pulled from or published to: the place, and its commit at that time.
+CREATE TABLE places (
+    recipe    INTEGER PRIMARY KEY REFERENCES recipes (id) ON DELETE CASCADE,
+    place     TEXT NOT NULL,             -- 'hub:owner/name', 'folder:/path', or 'git:address#folder'
+    commit_id TEXT NOT NULL,
+    hash      TEXT NOT NULL,             -- of the recipe that was there
+    moved_to  TEXT,                      -- what the other side calls it now, when it was renamed there
+    gone      REAL,                      -- when it was found to be no longer there
+    seen      REAL NOT NULL
 ) STRICT;
 
 -- Movable names for one fixed edition, such as 'best-so-far'.
@@ -106,11 +122,127 @@ CREATE TABLE evidence (
     versions           TEXT NOT NULL DEFAULT '{}' CHECK (json_valid(versions)),  -- package → version
     run                TEXT,             -- the run's id, NULL for a published figure
     source             TEXT NOT NULL DEFAULT '',  -- who says so, for a published figure
-    created            REAL NOT NULL
+    created            REAL NOT NULL,
+    claimed_by         TEXT,             -- the place a stranger's figure came with; NULL for what we or the catalogue say
+    reason             TEXT NOT NULL DEFAULT '',  -- why it ended as it did
+    steps              INTEGER,
+    first_loss         REAL,             -- the mean of the first tenth of the steps, and of the last one
+    last_loss          REAL,
+    validation_loss    REAL,
+    predicted_tokens_per_second REAL,
+    measured_tokens_per_second  REAL
 ) STRICT;
 CREATE INDEX evidence_by_revision ON evidence (revision);
 -- Recording a run again replaces what was recorded before.
 CREATE UNIQUE INDEX evidence_by_run ON evidence (run, coalesce(metric, '')) WHERE run IS NOT NULL;
+
+-- How much evidence a revision has, kept by the triggers below so that finding need not count.
+CREATE TABLE tallies (
+    revision   TEXT PRIMARY KEY REFERENCES revisions (hash),
+    replicated INTEGER NOT NULL DEFAULT 0,
+    published  INTEGER NOT NULL DEFAULT 0,
+    finished   INTEGER NOT NULL DEFAULT 0,  -- runs on this machine
+    failed     INTEGER NOT NULL DEFAULT 0,
+    smoke      INTEGER NOT NULL DEFAULT 0,
+    claims     INTEGER NOT NULL DEFAULT 0   -- strangers' figures, which prove nothing by themselves
+) STRICT;
+
+CREATE TRIGGER tallies_follow_evidence AFTER INSERT ON evidence BEGIN
+    INSERT INTO tallies (revision) VALUES (new.revision) ON CONFLICT DO NOTHING;
+    UPDATE tallies SET
+        claims = claims + (new.claimed_by IS NOT NULL),
+        replicated = replicated + (new.claimed_by IS NULL AND new.kind = 'replicated' AND new.status = 'finished'),
+        published = published + (new.claimed_by IS NULL AND new.kind = 'published' AND new.status = 'finished'),
+        finished = finished
+            + (new.claimed_by IS NULL AND new.kind = 'local' AND new.status = 'finished' AND new.metric IS NULL),
+        smoke = smoke
+            + (new.claimed_by IS NULL AND new.kind = 'smoke' AND new.status = 'finished' AND new.metric IS NULL),
+        failed = failed
+            + (new.claimed_by IS NULL AND new.status IN ('failed', 'out-of-memory') AND new.metric IS NULL)
+    WHERE revision = new.revision;
+END;
+
+CREATE TRIGGER tallies_follow_lost_evidence AFTER DELETE ON evidence BEGIN
+    UPDATE tallies SET
+        claims = claims - (old.claimed_by IS NOT NULL),
+        replicated = replicated - (old.claimed_by IS NULL AND old.kind = 'replicated' AND old.status = 'finished'),
+        published = published - (old.claimed_by IS NULL AND old.kind = 'published' AND old.status = 'finished'),
+        finished = finished
+            - (old.claimed_by IS NULL AND old.kind = 'local' AND old.status = 'finished' AND old.metric IS NULL),
+        smoke = smoke
+            - (old.claimed_by IS NULL AND old.kind = 'smoke' AND old.status = 'finished' AND old.metric IS NULL),
+        failed = failed
+            - (old.claimed_by IS NULL AND old.status IN ('failed', 'out-of-memory') AND old.metric IS NULL)
+    WHERE revision = old.revision;
+END;
+
+-- The cards and processors on which a revision ran to its end, for finding what is proven on one.
+CREATE TABLE proofs (
+    hardware TEXT NOT NULL,
+    revision TEXT NOT NULL REFERENCES revisions (hash),
+    PRIMARY KEY (hardware, revision)
+) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER proofs_follow_evidence AFTER INSERT ON evidence
+WHEN new.status = 'finished' AND new.claimed_by IS NULL BEGIN
+    INSERT INTO proofs (hardware, revision) VALUES (new.hardware, new.revision) ON CONFLICT DO NOTHING;
+END;
+
+CREATE TRIGGER proofs_follow_lost_evidence AFTER DELETE ON evidence
+WHEN old.status = 'finished' AND old.claimed_by IS NULL BEGIN
+    DELETE FROM proofs WHERE hardware = old.hardware AND revision = old.revision AND NOT EXISTS (
+        SELECT 1 FROM evidence
+        WHERE revision = old.revision AND hardware = old.hardware AND status = 'finished' AND claimed_by IS NULL);
+END;
+
+-- What finding needs to know of the names that are listed: narrow rows, in the order of their evidence.
+CREATE TABLE shelf (
+    recipe        INTEGER PRIMARY KEY REFERENCES recipes (id) ON DELETE CASCADE,
+    edition       INTEGER NOT NULL,
+    revision      TEXT NOT NULL,
+    slug          TEXT NOT NULL,
+    origin        TEXT NOT NULL,
+    method        TEXT NOT NULL,
+    objective     TEXT NOT NULL,
+    model         TEXT NOT NULL,
+    licence       TEXT NOT NULL,
+    size_billions REAL,
+    tier          TEXT NOT NULL,
+    grade         INTEGER NOT NULL,      -- 5 replicated, 4 proven, 3 ran here, 2 fits, 1 a stranger's claim, 0 nothing
+    finished      INTEGER NOT NULL,
+    failed        INTEGER NOT NULL
+) STRICT;
+CREATE INDEX shelf_by_evidence ON shelf (grade DESC, finished DESC, failed, slug);
+CREATE INDEX shelf_by_revision ON shelf (revision);
+
+CREATE TRIGGER shelf_follows_edition AFTER UPDATE OF edition, withdrawn ON recipes BEGIN
+    DELETE FROM shelf WHERE recipe = old.id;
+    INSERT INTO shelf
+        SELECT new.id, e.id, e.revision, new.slug, new.origin, e.method, e.objective, e.model, e.licence, e.size_billions,
+               e.tier,
+               CASE WHEN t.replicated > 0 OR e.tier = 'A' THEN 5
+                    WHEN t.published > 0 OR e.tier = 'B' THEN 4
+                    WHEN t.finished > 0 THEN 3
+                    WHEN t.smoke > 0 OR e.tier = 'C' THEN 2
+                    WHEN t.claims > 0 THEN 1
+                    ELSE 0 END,
+               coalesce(t.finished, 0), coalesce(t.failed, 0)
+        FROM editions AS e LEFT JOIN tallies AS t ON t.revision = e.revision
+        WHERE e.id = new.edition AND new.withdrawn IS NULL;
+END;
+
+CREATE TRIGGER shelf_follows_tally AFTER UPDATE ON tallies BEGIN
+    UPDATE shelf SET
+        grade = CASE WHEN new.replicated > 0 OR tier = 'A' THEN 5
+                     WHEN new.published > 0 OR tier = 'B' THEN 4
+                     WHEN new.finished > 0 THEN 3
+                     WHEN new.smoke > 0 OR tier = 'C' THEN 2
+                     WHEN new.claims > 0 THEN 1
+                     ELSE 0 END,
+        finished = new.finished,
+        failed = new.failed
+    WHERE revision = new.revision;
+END;
 
 -- An index of the run folders, for speed alone: the folders are the truth, and this is rebuilt from them.
 -- `recipe` is the hash of the folder's recipe.toml, which need not be in this registry.

@@ -51,7 +51,7 @@ NOUNS: dict[str, Noun] = {
     "resume": Noun("resume", "go on from a run's last checkpoint"),
     "chat": Noun("chat", "talk to the base and the tuned model side by side"),
     "export": Noun("export", "write a run's merged model"),
-    "recipes": Noun("recipes", "list and show the recipes in the registry"),
+    "recipes": Noun("recipes", "find, read, compare, fork and share recipes"),
 }
 
 

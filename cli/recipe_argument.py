@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from ..foundation.errors import TunewrightError
-from ..foundation.text import one_line
+from ..recipes.editing import apply_to_values, read_change
 from ..recipes.model import Recipe, read_recipe, validate_recipe
 from ..recipes.registry import open_registry
 
@@ -32,6 +32,7 @@ def find_recipe(arguments: argparse.Namespace) -> tuple[str, Recipe]:
     else:
         with open_registry() as registry:
             entry = registry.get(arguments.recipe)
+        entry.require_accepted()
         name, recipe = entry.name, entry.recipe
     changes = list(arguments.changes)
     if arguments.data:
@@ -64,26 +65,5 @@ def change_recipe(recipe: Recipe, changes: list[str]) -> Recipe:
     A value is read as JSON, or else as text. A key is one of a section, or a whole section.
     """
     values: dict[str, Any] = recipe.model_dump(mode="json", exclude_none=True)
-    for change in changes:
-        key, equals, text = change.partition("=")
-        *path, last = key.strip().split(".")
-        if not equals or (not path and last not in Recipe.model_fields):
-            raise TunewrightError(
-                "Change not understood", f"{one_line(change, 100)!r} is not KEY=VALUE.", "Such as training.epochs=3."
-            )
-        try:
-            value = json.loads(text)
-        except ValueError:
-            value = text
-        table = values
-        for name in path:
-            inner: Any = table.setdefault(name, {})
-            if not isinstance(inner, dict):
-                raise TunewrightError("Change not understood", f"{name} holds no other keys.", "See `recipes show`.")
-            table = cast("dict[str, Any]", inner)
-        table[last] = value
-        if (path, last) == (["training"], "steps"):
-            table.pop("epochs", None)
-        elif (path, last) == (["training"], "epochs"):
-            table.pop("steps", None)
+    apply_to_values(values, map(read_change, changes))
     return validate_recipe(values, origin="the changed recipe")

@@ -12,6 +12,7 @@ from typing import Any
 from ..engine.plan import Prediction
 from ..engine.runs.directory import RunDirectory, find_run, list_runs, standing
 from ..engine.runs.launch import resume_interrupted
+from ..engine.runs.recording import rebuild
 from ..engine.runs.supervise import read_history
 from ..foundation.errors import EXIT_CODE, TunewrightError
 from ..foundation.text import one_line
@@ -28,12 +29,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="go on with all runs that a restart of the machine, a queue or a kill has ended",
     )
+    parser.add_argument(
+        "--reindex", action="store_true", help="read every run's folder into the registry again, with its evidence"
+    )
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.resume_interrupted:
         return _resume_interrupted(arguments.json)
+    if arguments.reindex:
+        kept, left = rebuild()
+        if arguments.json:
+            print_json({"indexed": kept, "left_out": left})
+        else:
+            print(f"{kept} runs are in the registry" + (f"; {left} folders cannot be read." if left else "."))
+        return 0
     if arguments.show:
         described = explain(find_run(arguments.name or "last"))
         if arguments.json:

@@ -8,19 +8,17 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
-from importlib.resources import files
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
 from ..foundation.errors import TunewrightError, explain_os_error
+from . import migrations
+from .migrations import Tables, schema, statements
 
-Tables = Any
-"""sqlite-utils' Database, whose methods are only partly typed."""
-
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """The version that `registry.db.sql` makes, kept in the file's user_version."""
-MIGRATIONS: dict[int, Callable[[Tables], None]] = {}
+MIGRATIONS: dict[int, Callable[[Tables], None]] = {1: migrations.find_by_more_than_names}
 """The step from each version to the next; there is no way back, only the backup that is made first."""
 APPLICATION_ID = 0x54554E45
 BUSY_SECONDS = 20.0
@@ -114,7 +112,7 @@ class Connection:
                 return
             if self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 raise _not_a_registry(self.path)
-            for statement in _statements(_schema()):
+            for statement in statements(schema()):
                 self._connection.execute(statement)
             self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
@@ -191,21 +189,6 @@ def _not_a_registry(path: Path) -> TunewrightError:
         f"Move it aside (`mv {path} {path}.aside`); a new one is made with the built-in recipes, "
         "and the runs are found again from their folders.",
     )
-
-
-def _schema() -> str:
-    package = (__package__ or "").rpartition(".")[0]
-    return (files(package) / "registry.db.sql").read_text(encoding="utf-8")
-
-
-def _statements(script: str) -> Iterator[str]:
-    """Yield the statements of `script` one by one, since executescript would end the transaction that they share."""
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if line.rstrip().endswith(";") and sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
 
 
 def _wrap(connection: sqlite3.Connection) -> Tables:

@@ -425,7 +425,9 @@ def validate_recipe(tables: dict[str, Any], origin: str, text: str = "") -> Reci
     except ValidationError as error:
         problems = "\n".join(_problems(error, text))
         raise TunewrightError(
-            "Recipe not valid", f"{origin}:\n{problems}", "`tunewright recipes show starter-lora` prints a valid one."
+            "Recipe not valid",
+            f"{origin}:\n{problems}",
+            "`tunewright recipes show starter-lora --toml` prints a valid one.",
         ) from error
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
-from .model import Recipe
+from ..foundation.errors import TunewrightError
+from ..foundation.text import one_line
+from .model import Recipe, parse_recipe
 
 Origin = Literal["built-in", "local", "fork", "import", "hub"]
 Relation = Literal["fork", "import", "derived"]
@@ -25,11 +28,34 @@ class Entry:
     tags: tuple[str, ...]
     hash: str
     origin: Origin
-    recipe: Recipe
     toml: str
     """The recipe as it was written, comments and all."""
     created: float
     """When this text came into the registry; seconds since the epoch."""
+    accepted: bool
+    """Whether somebody here has read it: false for a stranger's recipe until the user takes it for theirs."""
+    recipe_id: int
+    edition_id: int
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe itself; raises TunewrightError when a version that knew other keys has kept it."""
+        return _parsed(self.toml, self.name)
+
+    def require_accepted(self) -> None:
+        """Raise TunewrightError where this is a stranger's recipe that nobody here has taken for theirs."""
+        if not self.accepted:
+            raise TunewrightError(
+                "A stranger's recipe",
+                f"{one_line(self.name, 120)} was pulled, and nobody here has accepted it yet.",
+                f"Read it (`tunewright recipes show {one_line(self.name, 120)}`), then "
+                f"`tunewright recipes accept {one_line(self.name, 120)}`.",
+            )
+
+
+@lru_cache(maxsize=256)
+def _parsed(toml: str, name: str) -> Recipe:
+    return parse_recipe(toml, origin=name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +68,10 @@ class Edition:
     note: str
     created: float
     current: bool
+    evidence: dict[str, int]
+    """How many rows of evidence its revision has, by their status."""
+    parents: tuple[tuple[str, Relation], ...]
+    """The hashes that it was made from, and how."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +94,34 @@ class Evidence:
     run: str | None = None
     source: str = ""
     created: float = field(default_factory=time.time)
+    claimed_by: str | None = None
+    """The place that a stranger's figure came with; None for what was measured here or is in the catalogue."""
+    reason: str = ""
+    """Why the run ended as it did."""
+    steps: int | None = None
+    first_loss: float | None = None
+    """The mean loss of the first tenth of the steps."""
+    last_loss: float | None = None
+    """That of the last tenth."""
+    validation_loss: float | None = None
+    predicted_tokens_per_second: float | None = None
+    measured_tokens_per_second: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a recipe was pulled from or published to."""
+
+    place: str
+    """`hub:owner/name`, `folder:/path`, or `git:address#folder`."""
+    commit_id: str
+    hash: str
+    """Of the recipe that was there."""
+    moved_to: str | None = None
+    """What the other side calls it now, when it was renamed there."""
+    gone: float | None = None
+    """When it was found to be no longer there."""
+    seen: float = field(default_factory=time.time)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

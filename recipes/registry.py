@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, fields
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -16,18 +16,21 @@ from ..foundation.home import registry_path
 from ..foundation.text import clean, one_line
 from .catalogue import built_in, fingerprint
 from .database import Connection, Tables
+from .finding import BUILT_IN, GRADES, LOCAL, NAME, Findings, Found, Query, Tally, count_statement, statement
+from .migrations import facets
 from .model import Recipe, parse_recipe
-from .records import Edition, Entry, Evidence, IndexedRun, Origin, Relation
+from .records import Edition, Entry, Evidence, IndexedRun, Origin, Place, Relation
 
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["Edition", "Entry", "Evidence", "IndexedRun", "Origin", "Registry", "Relation", "open_registry"]
+__all__ = [
+    "BUILT_IN", "LOCAL", "Edition", "Entry", "Evidence", "Findings", "Found", "IndexedRun", "Origin", "Place", "Query",
+    "Registry", "Relation", "Tally", "open_registry",
+]  # fmt: skip
 
 RECIPE_SCHEMA_VERSION = 1
 """The version of the recipe's schema that revisions are stored with."""
-BUILT_IN, LOCAL = "tunewright", "local"
-"""The namespaces whose recipes go by their bare names; a built-in one wins while it is in the catalogue."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
 _NAMESPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _CITATION = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<commit_id>[0-9a-f]{7,64}))?(?::(?P<path>\S+))?")
@@ -72,35 +75,27 @@ class Registry:
         """Close the file."""
         self._connection.close()
 
-    def list(
-        self,
-        search: str | None = None,
-        *,
-        method: str | None = None,
-        tag: str | None = None,
-        origin: Origin | None = None,
-    ) -> list[Entry]:
-        """Return the recipes that match everything given: built-in ones first, or the best match for `search` first."""
-        query = _as_query(search) if search and search.strip() else None
-        if query == "":  # punctuation alone matches nothing
-            return []
-        if query:
-            found = "JOIN search ON search.rowid = r.id AND search MATCH :search"
-            # Name and title weigh most, then tags; the columns stand in the order of the search table.
-            order = "bm25(search, 8.0, 6.0, 4.0, 2.0, 2.0, 2.0, 1.0), r.slug"
-        else:
-            found = ""
-            order = f"r.namespace <> '{BUILT_IN}', r.namespace <> '{LOCAL}', r.namespace, r.slug"
+    def find(self, query: Query, limit: int | None = None) -> Findings:
+        """Return the `limit` best recipes (all for None) that match everything in `query`, those with most evidence first."""
+        count = count_statement(query)
+        matches = self._connection.read(*count)[0]["number"] if count else None
+        if matches == 0:
+            return Findings((), 0)
+        rows = self._connection.read(*statement(query, limit, matches))
+        return Findings(tuple(map(_found, rows)), rows[0]["total"] if rows else 0)
+
+    def list(self, search: str | None = None) -> list[Entry]:
+        """Return the recipes that hold every word of `search`, best first; all of them by name, built-in ones first."""
+        if search and search.strip():
+            editions = [found.edition_id for found in self.find(Query(text=search)).found]
+            rows = self._connection.read(
+                f"{_SELECT_ENTRY} WHERE e.id IN (SELECT value FROM json_each(?))", (json.dumps(editions),)
+            )
+            entries = {entry.edition_id: entry for entry in map(_entry, rows)}
+            return [entries[number] for number in editions if number in entries]
         rows = self._connection.read(
-            f"""
-            {_SELECT_ENTRY} {found}
-            WHERE r.edition = e.id AND r.withdrawn IS NULL
-              AND (:method IS NULL OR e.method = :method)
-              AND (:origin IS NULL OR r.origin = :origin)
-              AND (:tag IS NULL OR EXISTS (SELECT 1 FROM tags WHERE recipe = r.id AND tag = :tag))
-            ORDER BY {order}
-            """,
-            {"search": query, "method": method, "origin": origin, "tag": tag},
+            f"""{_SELECT_ENTRY} WHERE r.edition = e.id AND r.withdrawn IS NULL
+            ORDER BY r.namespace <> '{BUILT_IN}', r.namespace <> '{LOCAL}', r.namespace, r.slug"""
         )
         return [_entry(row) for row in rows]
 
@@ -121,13 +116,16 @@ class Registry:
         *,
         namespace: str = LOCAL,
         origin: Origin = "local",
-        parent: str | None = None,
+        parents: Iterable[str] = (),
         note: str = "",
+        accepted: bool = True,
+        new: bool = False,
     ) -> Entry:
         """Keep the recipe in the TOML `text` under `name`; a name that is known gets a new edition, and keeps the old.
 
-        `parent` is the hash of the recipe that this one was made from. Raises TunewrightError when the text is no
-        recipe, or the name is malformed or belongs to a built-in recipe.
+        `parents` are the hashes of the recipes that this one was made from; a stranger's recipe is not `accepted`; `new`
+        says that the name has to be free. Raises TunewrightError when the text is no recipe, or the name is malformed,
+        taken, or belongs to a built-in recipe.
         """
         if not _NAME.fullmatch(name) or not _NAMESPACE.fullmatch(namespace):
             raise TunewrightError(
@@ -142,16 +140,23 @@ class Registry:
         text = clean(text)
         recipe = parse_recipe(text, origin=name)
         with self._connection.writing() as tables:
-            _put(tables, namespace, name, origin, text, recipe, note)
-            if parent is not None and parent != recipe.hash():
-                relation: Relation = origin if origin in ("fork", "import") else "derived"
-                tables.table("parents").insert(
-                    {"child": recipe.hash(), "parent": parent, "kind": relation}, pk=("child", "parent"), ignore=True
+            taken = list(tables.query("SELECT origin FROM recipes WHERE namespace = ? AND slug = ?", [namespace, name]))
+            if taken and (new or (taken[0]["origin"] == "hub") != (origin == "hub")):
+                raise TunewrightError(
+                    "Name taken",
+                    f"There is a recipe {one_line(name, 80)} already; what is there is not overwritten.",
+                    f"Choose another name, or change that one: `tunewright recipes edit {one_line(name, 80)}`.",
                 )
+            _put(tables, namespace, name, origin, text, recipe, note, accepted)
+            relation: Relation = origin if origin in ("fork", "import") else "derived"
+            for parent in parents:
+                if parent != recipe.hash():
+                    row = {"child": recipe.hash(), "parent": parent, "kind": relation}
+                    tables.table("parents").insert(row, pk=("child", "parent"), ignore=True)
         return self.get(f"{namespace}/{name}")
 
     def history(self, name: str) -> list[Edition]:
-        """Return every text that `name` has stood for, newest first."""
+        """Return every text that `name` has stood for, newest first, with where it came from and what is known of it."""
         entry = self._find(name)
         if entry is None:
             raise self._unknown(name)
@@ -165,14 +170,77 @@ class Registry:
             (entry["recipe"],),
         )
         return [
-            Edition(row["revision"], row["title"], row["toml"], row["note"], row["created"], bool(row["current"]))
+            Edition(
+                hash=row["revision"],
+                title=row["title"],
+                toml=row["toml"],
+                note=row["note"],
+                created=row["created"],
+                current=bool(row["current"]),
+                evidence=self._counts(row["revision"]),
+                parents=tuple(self.parents(row["revision"])),
+            )
             for row in rows
         ]
+
+    def _counts(self, revision: str) -> dict[str, int]:
+        rows = self._connection.read(
+            "SELECT status, count(*) AS number FROM evidence WHERE revision = ? GROUP BY status ORDER BY status",
+            (revision,),
+        )
+        return {row["status"]: row["number"] for row in rows}
 
     def parents(self, revision: str) -> list[tuple[str, Relation]]:
         """Return the hashes that the recipe with hash `revision` was made from, and how."""
         rows = self._connection.read("SELECT parent, kind FROM parents WHERE child = ? ORDER BY parent", (revision,))
         return [(row["parent"], row["kind"]) for row in rows]
+
+    def name_of(self, revision: str) -> str | None:
+        """Return a name of the recipe with the hash `revision`, the one that means it now rather than before."""
+        rows = self._connection.read(
+            f"{_SELECT_ENTRY} WHERE e.revision = ? ORDER BY r.edition <> e.id, r.id LIMIT 1", (revision,)
+        )
+        return rows[0]["name"] if rows else None
+
+    def aliases(self, edition: int) -> list[str]:
+        """Return the aliases of the edition with this number."""
+        return [row["name"] for row in self._connection.read("SELECT name FROM aliases WHERE edition = ?", (edition,))]
+
+    def set_note(self, name: str, note: str) -> Entry:
+        """Say in `note` why the present edition of `name` was made."""
+        row = self._find(name)
+        if row is None:
+            raise self._unknown(name)
+        with self._connection.writing() as tables:
+            tables.table("editions").update(row["id"], {"note": clean(note, 2000)})
+        return _entry(row)
+
+    def accept(self, name: str) -> Entry:
+        """Take the present edition of a stranger's recipe for one's own to run."""
+        row = self._find(name)
+        if row is None:
+            raise self._unknown(name)
+        with self._connection.writing() as tables:
+            tables.table("editions").update(row["id"], {"accepted": time.time()})
+        return self.get(name)
+
+    def place_of(self, entry: Entry) -> Place | None:
+        """Return where `entry` was pulled from or published to last."""
+        names = ", ".join(f.name for f in fields(Place))
+        rows = self._connection.read(f"SELECT {names} FROM places WHERE recipe = ?", (entry.recipe_id,))
+        return Place(**dict(rows[0])) if rows else None
+
+    def set_place(self, entry: Entry, place: Place) -> None:
+        """Remember where `entry` was pulled from or published to."""
+        with self._connection.writing() as tables:
+            tables.table("places").upsert({"recipe": entry.recipe_id, **asdict(place)}, pk="recipe")
+
+    def entries_at(self, place: str) -> list[Entry]:
+        """Return the recipes that were pulled from `place` or published to it."""
+        rows = self._connection.read(
+            f"{_SELECT_ENTRY} WHERE r.edition = e.id AND r.id IN (SELECT recipe FROM places WHERE place = ?)", (place,)
+        )
+        return [_entry(row) for row in rows]
 
     def set_alias(self, alias: str, name: str) -> None:
         """Make `alias` stand for the present edition of `name`, wherever it pointed before."""
@@ -186,6 +254,15 @@ class Registry:
             )
         with self._connection.writing() as tables:
             tables.table("aliases").upsert({"name": alias, "edition": row["id"], "moved": time.time()}, pk="name")
+
+    def record_run(self, recipe: Recipe, evidence: Sequence[Evidence], run: IndexedRun) -> None:
+        """Keep what a run of `recipe` came to, in the place of what it said before; the recipe need have no name here."""
+        with self._connection.writing() as tables:
+            _put_revision(tables, recipe, time.time())
+            tables.table("evidence").delete_where("run = ?", [run.id])
+            for each in evidence:
+                _put_evidence(tables, each)
+            tables.table("runs").upsert(asdict(run), pk="id")
 
     def record_evidence(self, evidence: Evidence) -> None:
         """Keep `evidence`, in the place of what the same run said about the same metric before.
@@ -201,7 +278,14 @@ class Registry:
         with self._connection.writing() as tables:
             if evidence.run is not None:
                 tables.table("evidence").delete_where("run = ? AND metric IS ?", [evidence.run, evidence.metric])
-            tables.table("evidence").insert({**asdict(evidence), "versions": json.dumps(evidence.versions)})
+            _put_evidence(tables, evidence)
+
+    def claim_evidence(self, revision: str, place: str, claims: Iterable[Evidence]) -> None:
+        """Keep what a stranger's `place` says of a revision, in the place of what it said before."""
+        with self._connection.writing() as tables:
+            tables.table("evidence").delete_where("revision = ? AND claimed_by = ?", [revision, place])
+            for each in claims:
+                _put_evidence(tables, replace(each, revision=revision, claimed_by=place, run=None))
 
     def evidence(self, revision: str) -> list[Evidence]:
         """Return everything known about the recipe with the hash `revision`, newest first."""
@@ -236,7 +320,7 @@ class Registry:
             return
         with self._connection.writing() as tables:
             for name, text in built_in().items():
-                _put(tables, BUILT_IN, name, "built-in", text, parse_recipe(text, origin=name), note="")
+                _put(tables, BUILT_IN, name, "built-in", text, parse_recipe(text, origin=name), "", accepted=True)
             kept = ", ".join("?" * len(built_in()))
             tables.execute(
                 f"UPDATE recipes SET withdrawn = ? WHERE namespace = ? AND withdrawn IS NULL AND slug NOT IN ({kept})",
@@ -276,37 +360,54 @@ class Registry:
 
 
 _SELECT_ENTRY = f"""
-    SELECT e.id, e.recipe, e.toml, e.revision, e.created, r.origin,
-           CASE WHEN r.namespace = '{BUILT_IN}' AND r.withdrawn IS NULL THEN r.slug
-                WHEN r.namespace IN ('{BUILT_IN}', '{LOCAL}') AND NOT EXISTS (
-                    SELECT 1 FROM recipes AS o
-                    WHERE o.slug = r.slug AND o.id <> r.id AND o.namespace IN ('{BUILT_IN}', '{LOCAL}')
-                      AND (o.namespace = '{LOCAL}' OR o.withdrawn IS NULL)) THEN r.slug
-                ELSE r.namespace || '/' || r.slug END AS name
+    SELECT e.id, e.recipe, e.toml, e.revision, e.created, e.title, e.summary, e.method, e.model, e.data, e.accepted,
+           r.origin, {NAME} AS name,
+           (SELECT group_concat(tag, char(10)) FROM (SELECT tag FROM tags WHERE recipe = r.id ORDER BY rowid)) AS tags
     FROM recipes AS r JOIN editions AS e ON e.recipe = r.id"""
 
 
 def _entry(row: sqlite3.Row) -> Entry:
-    recipe = parse_recipe(row["toml"], origin=row["name"])
     return Entry(
         name=row["name"],
-        title=one_line(recipe.card.title) or row["name"],
-        summary=one_line(recipe.card.summary),
-        method=recipe.method.kind,
-        model=recipe.base.model,
-        data=recipe.data.source,
-        tags=recipe.card.tags,
+        title=one_line(row["title"]) or row["name"],
+        summary=one_line(row["summary"]),
+        method=row["method"],
+        model=row["model"],
+        data=row["data"],
+        tags=tuple((row["tags"] or "").splitlines()),
         hash=row["revision"],
         origin=row["origin"],
-        recipe=recipe,
         toml=row["toml"],
         created=row["created"],
+        accepted=row["accepted"] is not None,
+        recipe_id=row["recipe"],
+        edition_id=row["id"],
     )
 
 
-def _put(tables: Tables, namespace: str, slug: str, origin: Origin, text: str, recipe: Recipe, note: str) -> None:
-    """Make `text` the current edition of the name, with its revision, tags and sources."""
-    now = time.time()
+def _found(row: sqlite3.Row) -> Found:
+    return Found(
+        name=row["name"],
+        title=one_line(row["title"]) or row["name"],
+        summary=one_line(row["summary"]),
+        method=row["method"],
+        objective=row["objective"],
+        model=row["model"],
+        size_billions=row["size_billions"],
+        data=row["data"],
+        licence=row["licence"],
+        tags=tuple((row["tags"] or "").splitlines()),
+        hash=row["revision"],
+        origin=row["origin"],
+        accepted=row["accepted"] is not None,
+        tier=row["tier"],
+        grade=GRADES[int(row["grade"])],
+        tally=Tally(**{f.name: row[f.name] or 0 for f in fields(Tally)}),
+        edition_id=row["edition"],
+    )
+
+
+def _put_revision(tables: Tables, recipe: Recipe, now: float) -> None:
     tables.table("revisions").insert(
         {
             "hash": recipe.hash(),
@@ -317,6 +418,18 @@ def _put(tables: Tables, namespace: str, slug: str, origin: Origin, text: str, r
         pk="hash",
         ignore=True,
     )
+
+
+def _put_evidence(tables: Tables, evidence: Evidence) -> None:
+    tables.table("evidence").insert({**asdict(evidence), "versions": json.dumps(evidence.versions)})
+
+
+def _put(
+    tables: Tables, namespace: str, slug: str, origin: Origin, text: str, recipe: Recipe, note: str, accepted: bool
+) -> None:
+    """Make `text` the current edition of the name, with its revision, tags and sources."""
+    now = time.time()
+    _put_revision(tables, recipe, now)
     key = {"namespace": namespace, "slug": slug}
     tables.table("recipes").insert({**key, "origin": origin, "created": now}, ignore=True)
     number = _identity(tables, "SELECT id FROM recipes WHERE namespace = :namespace AND slug = :slug", key)
@@ -325,13 +438,10 @@ def _put(tables: Tables, namespace: str, slug: str, origin: Origin, text: str, r
             "recipe": number,
             "revision": recipe.hash(),
             "toml": text,
-            "title": recipe.card.title,
-            "summary": recipe.card.summary,
-            "method": recipe.method.kind,
-            "model": recipe.base.model,
-            "data": recipe.data.source,
+            **facets(recipe),
             "note": note,
             "created": now,
+            "accepted": now if accepted else None,
         },
         ignore=True,
     )
@@ -363,8 +473,3 @@ def _sources(recipe: Recipe) -> Iterator[dict[str, str | None]]:
             "commit_id": parts["commit_id"] if parts else None,
             "path": parts["path"] if parts else None,
         }
-
-
-def _as_query(search: str) -> str:
-    """Return the FTS5 query for rows that hold every word of `search`, the last letters of each left open."""
-    return " ".join(f'"{word}"*' for word in re.findall(r"\w+", search))

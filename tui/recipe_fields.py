@@ -1,58 +1,11 @@
-"""Every field of a recipe with its value and its meaning, for reading."""
+"""Values of a recipe as they are typed into a form."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, cast
-
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from ..foundation.text import one_line
 from ..recipes.model import Recipe
-
-
-@dataclass(frozen=True, slots=True)
-class FieldLine:
-    """One field: where it stands, what it holds, what that means."""
-
-    section: str
-    name: str
-    value: str
-    meaning: str
-
-
-def field_lines(recipe: Recipe) -> Iterator[FieldLine]:
-    """Yield the fields of `recipe` in the order of its schema, those of the card left out."""
-    for section in ("base", "data", "method", "training", "evaluation"):
-        yield from _lines(section, "", getattr(recipe, section))
-
-
-def _lines(section: str, prefix: str, model: BaseModel) -> Iterator[FieldLine]:
-    for name, field in type(model).model_fields.items():
-        value: Any = getattr(model, name)
-        if isinstance(value, BaseModel):
-            yield from _lines(section, f"{prefix}{name}.", value)
-        else:
-            meaning = one_line((field.description or "").replace("`", ""))
-            yield FieldLine(section, f"{prefix}{name}", written(value), meaning)
-
-
-def written(value: object) -> str:
-    """Return a value as people write it."""
-    match value:
-        case None:
-            return "—"
-        case bool():
-            return "yes" if value else "no"
-        case float():
-            return f"{value:.1e}".replace("e-0", "e-") if 0 < abs(value) < 1e-2 else f"{value:g}"
-        case tuple():
-            return ", ".join(one_line(str(item), 60) for item in cast("tuple[object, ...]", value))
-        case int():
-            return f"{value:,}" if value >= 10_000 else str(value)
-        case _:
-            return one_line(str(value), 200)
 
 
 def raw_value(recipe: Recipe, path: str) -> str | None:

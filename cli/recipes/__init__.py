@@ -1,4 +1,7 @@
-"""`tunewright recipes`: one table of verbs, each in a module of its own."""
+"""`tunewright recipes`: one table of verbs.
+
+The module of a verb has `configure_VERB(parser)`, which adds arguments, and `run_VERB(arguments) -> int`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,15 @@ from ..parser import Noun
 
 VERBS: dict[str, Noun] = {
     "list": Noun("listing", "list the recipes in the registry"),
-    "show": Noun("showing", "show a recipe of the registry, or check and show one in a file"),
+    "search": Noun("listing", "find recipes by words, task, model, size, method, licence and evidence"),
+    "show": Noun("showing", "read a recipe: every value with its meaning, its source and the default"),
+    "history": Noun("showing", "show a recipe's editions, ancestors and evidence"),
+    "diff": Noun("comparing", "tell what differs between two recipes, and what each difference does"),
+    "fork": Noun("changing", "make a recipe of one's own from another; comments and lineage stay"),
+    "edit": Noun("changing", "change a recipe of one's own in $EDITOR; what is not valid is kept as a draft"),
+    "note": Noun("changing", "say why the present edition of a recipe was made"),
+    "alias": Noun("changing", "give the present edition of a recipe a second name, which can be moved"),
+    "accept": Noun("changing", "take a stranger's recipe for one's own to run, once it has been read"),
 }
 
 
@@ -19,8 +30,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     for name, verb in VERBS.items():
         module = importlib.import_module(f".{verb.module}", __name__)
         command = verbs.add_parser(name, help=verb.summary, description=verb.sentence)
-        module.configure(command)
-        command.set_defaults(run_verb=module.run)
+        getattr(module, f"configure_{name}")(command)
+        command.set_defaults(run_verb=getattr(module, f"run_{name}"))
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -323,11 +323,15 @@ def main(arguments: list[str]) -> int:
     if held is None:
         return 0  # another supervisor looks after this run already
     try:
-        return Supervisor(run, detached_by=arguments[1] if len(arguments) > 1 else "by hand").supervise()
+        code = Supervisor(run, detached_by=arguments[1] if len(arguments) > 1 else "by hand").supervise()
     except (TunewrightError, OSError) as error:  # whoever starts the run shows what is printed last
         told = explain_os_error(error, run.path, "Writing") if isinstance(error, OSError) else error
         print(told, file=sys.stderr)
         return EXIT_CODE
+    from .recording import record_at_the_end  # which reads histories by this module
+
+    record_at_the_end(run)
+    return code
 
 
 if __name__ == "__main__":

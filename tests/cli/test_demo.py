@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +101,21 @@ def test_the_merge_can_be_repeated(demo: dict[str, Any], home: Path) -> None:
     before = (run / "exports" / "model" / "model.safetensors").read_bytes()
     written = json.loads(tunewright(home, "export", "last", "--json").stdout)
     assert (Path(written["model"]) / "model.safetensors").read_bytes() == before
+
+
+def test_the_run_is_evidence_for_its_recipe(demo: dict[str, Any], home: Path) -> None:
+    deadline = time.monotonic() + 60
+    shown: dict[str, Any] = {}
+    while not shown.get("evidence"):  # the supervisor's last deed, after the result
+        assert time.monotonic() < deadline
+        shown = json.loads(tunewright(home, "recipes", "show", "starter-lora", "--json").stdout)
+    (whole,) = (each for each in shown["evidence"] if each["metric"] is None)
+    (match,) = (each for each in shown["evidence"] if each["metric"] == "exact_match")
+    assert (whole["kind"], whole["status"], whole["seed"], whole["steps"]) == ("local", "finished", 42, 238)
+    assert match["value"] == demo["lora"]["exact_match_after"]
+    assert whole["measured_peak_gib"] == pytest.approx(whole["predicted_peak_gib"], rel=0.10)
+    assert whole["first_loss"] > 2 * whole["last_loss"] > 0
+    assert whole["measured_tokens_per_second"] > 0 and whole["predicted_tokens_per_second"] > 0
+    assert {"torch", "trl", "peft"} <= whole["versions"].keys()
+    (proven,) = json.loads(tunewright(home, "recipes", "search", "--proven-here", "--json").stdout)["recipes"]
+    assert (proven["name"], proven["evidence"], proven["runs"]["finished"]) == ("starter-lora", "ran", 1)

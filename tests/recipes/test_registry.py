@@ -19,7 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tunewright.foundation.errors import TunewrightError
 from tunewright.recipes import database, registry
-from tunewright.recipes.registry import Evidence, IndexedRun, Registry, open_registry
+from tunewright.recipes.finding import parse_sizes
+from tunewright.recipes.migrations import size_billions, statements
+from tunewright.recipes.model import parse_recipe
+from tunewright.recipes.registry import Evidence, IndexedRun, Query, Registry, Tally, open_registry
 
 # A child that writes one row after another and names each on stdout once it is on the disk.
 WRITER = """
@@ -153,12 +156,87 @@ def test_an_unknown_name_names_the_nearest(opened: Registry) -> None:
         opened.get("zzzzzz")
 
 
-def test_the_list_narrows(opened: Registry) -> None:
-    opened.add(opened.get("starter-lora").toml.replace('"cpu"', '"gpu"'), "mine")
-    assert [entry.name for entry in opened.list(method="qlora")] == ["starter-qlora"]
-    assert [entry.name for entry in opened.list(tag="gpu")] == ["mine"]
-    assert [entry.name for entry in opened.list(origin="local")] == ["mine"]
-    assert opened.list(tag="gpu", method="full") == []
+@pytest.fixture
+def few(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
+    """A registry with the starters alone."""
+    change_catalogue(
+        monkeypatch, {name: text for name, text in registry.built_in().items() if name.startswith("starter-")}
+    )
+    with open_registry(path) as made:
+        yield made
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        (Query(method="qlora"), ["starter-qlora"]),
+        (Query(objective="dpo"), ["starter-dpo"]),
+        (Query(task="GPU"), ["alice/seven"]),
+        (Query(origin="hub"), ["alice/seven"]),
+        (Query(model="OWNER/"), ["alice/seven"]),
+        (Query(smallest_billions=6, largest_billions=8), ["alice/seven"]),
+        (Query(licence="mit"), ["alice/seven"]),
+        (Query(task="gpu", method="full"), []),
+        (Query(text="seven", method="lora"), ["alice/seven"]),
+        (Query(text="!!!"), []),
+        (Query(hardware="RTX 4090"), ["starter-full"]),
+        (Query(evidence="ran"), ["starter-full"]),
+        (Query(evidence="fits"), ["starter-full", "starter-lora"]),
+        (Query(evidence="claimed"), ["starter-full", "starter-lora", "alice/seven"]),
+    ],
+    ids=lambda value: None if isinstance(value, list) else repr(value)[6:-1][:40],
+)
+def test_finding_narrows_and_goes_by_evidence(few: Registry, query: Query, found: list[str]) -> None:
+    opened = few
+    text = opened.get("starter-lora").toml.replace('"cpu"', '"gpu"').replace('"Apache-2.0"', '"MIT"')
+    stranger = opened.add(
+        text.replace('"tunewright/starter"', '"owner/chat-7B-it"'), "seven", namespace="alice", origin="hub"
+    )
+    opened.record_evidence(evidence(opened.get("starter-full").hash, hardware="RTX 4090", run="a"))
+    opened.record_evidence(evidence(opened.get("starter-lora").hash, kind="smoke", run="b"))
+    opened.claim_evidence(stranger.hash, "hub:alice/seven", [evidence(stranger.hash, hardware="RTX 4090")])
+    findings = opened.find(query)
+    assert [each.name for each in findings.found] == found
+    assert findings.total == len(found)
+    assert opened.find(query, limit=1).found == findings.found[:1]
+
+
+def test_what_is_found_says_what_is_known(few: Registry) -> None:
+    opened = few
+    revision = opened.get("starter-full").hash
+    for number, status in enumerate(("finished", "finished", "failed", "out-of-memory", "stopped")):
+        opened.record_evidence(evidence(revision, status=status, run=str(number)))
+    opened.record_evidence(evidence(revision, metric="exact_match", value=1.0, run="0"))
+    best = opened.find(Query()).found[0]
+    assert (best.name, best.grade, best.size_billions, best.accepted) == ("starter-full", "ran", None, True)
+    assert best.tally == Tally(replicated=0, published=0, finished=2, failed=2, smoke=0, claims=0)
+    # Saying again what a run came to counts it once.
+    opened.record_evidence(evidence(revision, status="failed", run="0"))
+    assert opened.find(Query()).found[0].tally == Tally(0, 0, 1, 3, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "sizes"),
+    [
+        ("7b", (5.95, 8.05)),
+        ("<3B", (0, 3)),
+        (">=30", (30, float("inf"))),
+        ("7b-14b", (7, 14)),
+        ("big", None),
+        ("", None),
+    ],
+)
+def test_sizes_are_read(text: str, sizes: tuple[float, float] | None) -> None:
+    assert parse_sizes(text) == (None if sizes is None else pytest.approx(sizes))
+
+
+@pytest.mark.parametrize(
+    ("model", "billions"),
+    [("Qwen/Qwen3-8B", 8), ("HuggingFaceTB/SmolLM2-135M-Instruct", 0.135), ("mistralai/Mixtral-8x7B-v0.1", 56),
+     ("meta-llama/Llama-3.2-1B", 1), ("a/gpt-4bit", None), ("tunewright/starter", None), ("/models/70b/of-us", None)],
+)  # fmt: skip
+def test_a_models_name_tells_its_size(model: str, billions: float | None) -> None:
+    assert size_billions(model) == (None if billions is None else pytest.approx(billions))
 
 
 @pytest.mark.parametrize(
@@ -193,8 +271,8 @@ def test_no_search_breaks_the_query(tmp_path_factory: pytest.TempPathFactory, se
 def test_a_new_text_is_a_new_edition(opened: Registry) -> None:
     parent = opened.get("starter-lora")
     text = parent.toml.replace("rank = 16", "rank = 8")
-    first = opened.add(text, "mine", origin="fork", parent=parent.hash, note="smaller")
-    second = opened.add(f"# another comment\n{text}", "mine", origin="fork", parent=parent.hash, note="explained")
+    first = opened.add(text, "mine", origin="fork", parents=[parent.hash], note="smaller")
+    second = opened.add(f"# another comment\n{text}", "mine", origin="fork", parents=[parent.hash], note="explained")
     assert first.hash == second.hash
     assert opened.parents(first.hash) == [(parent.hash, "fork")]
     editions = opened.history("mine")
@@ -206,10 +284,31 @@ def test_a_new_text_is_a_new_edition(opened: Registry) -> None:
 
 def test_two_names_may_mean_the_same(opened: Registry) -> None:
     original = opened.get("starter-lora")
-    copy = opened.add(original.toml, "mine", origin="fork", parent=original.hash)
+    copy = opened.add(original.toml, "mine", origin="fork", parents=[original.hash])
     assert copy.hash == original.hash
     assert opened.parents(copy.hash) == []
     assert [len(opened.history(name)) for name in ("mine", "starter-lora")] == [1, 1]
+
+
+def test_what_is_there_is_not_overwritten(opened: Registry) -> None:
+    text = opened.get("starter-lora").toml
+    opened.add(text, "mine")
+    opened.add(text, "theirs", namespace="alice", origin="hub", accepted=False)
+    with pytest.raises(TunewrightError, match="not overwritten"):
+        opened.add(text, "mine", new=True)
+    with pytest.raises(TunewrightError, match="not overwritten"):
+        opened.add(text, "theirs", namespace="alice")
+
+
+def test_a_strangers_recipe_is_accepted_edition_by_edition(opened: Registry) -> None:
+    text = opened.get("starter-lora").toml
+    assert not opened.add(text, "theirs", namespace="alice", origin="hub", accepted=False).accepted
+    assert opened.accept("alice/theirs").accepted
+    changed = opened.add(
+        text.replace("rank = 16", "rank = 8"), "theirs", namespace="alice", origin="hub", accepted=False
+    )
+    assert not changed.accepted
+    assert opened.get("starter-lora").accepted
 
 
 def test_strangers_recipes_go_by_their_owners_name(opened: Registry) -> None:
@@ -331,19 +430,74 @@ def test_a_changed_catalogue_is_taken_over(path: Path, monkeypatch: pytest.Monke
     assert_whole(path)
 
 
+def make_version_1(path: Path) -> str:
+    """Make a registry as version 1 left it, with a recipe, its evidence and one that no version can read."""
+    path.parent.mkdir()
+    toml = registry.built_in()["starter-full"].replace('"tunewright/starter"', '"owner/small-3b"')
+    revision = parse_recipe(toml, "mine").hash()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for statement in statements((Path(__file__).parent / "registry.v1.sql").read_text(encoding="utf-8")):
+            connection.execute(statement)
+        connection.execute("INSERT INTO revisions VALUES (?, '{}', 1, 1.0)", (revision,))
+        for number, (slug, text) in enumerate((("mine", toml), ("odd", "[base]\nmodl = 1")), start=1):
+            connection.execute("BEGIN")
+            connection.execute("INSERT INTO recipes VALUES (?, 'local', ?, 'local', NULL, 1.0, NULL)", (number, slug))
+            connection.execute(
+                "INSERT INTO editions VALUES (?, ?, ?, ?, 'Kept', '', 'full', 'owner/small-3b', 'd', '', 1.0)",
+                (number, number, revision, text),
+            )
+            connection.execute("UPDATE recipes SET edition = ? WHERE id = ?", (number, number))
+            connection.execute("COMMIT")
+        for run, status in (("a", "finished"), ("b", "failed")):
+            connection.execute(
+                "INSERT INTO evidence (revision, kind, status, hardware, run, created) VALUES (?, 'local', ?, 'cpu', ?, 1.0)",
+                (revision, status, run),
+            )
+        connection.execute("PRAGMA user_version = 1")
+    return revision
+
+
+def columns(path: Path) -> dict[str, list[tuple[Any, ...]]]:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        names = connection.execute("SELECT type, name FROM sqlite_master WHERE name NOT LIKE 'search_%'").fetchall()
+        shape: dict[str, list[tuple[Any, ...]]] = {f"{kind} {name}": [] for kind, name in names}
+        for kind, name in names:
+            if kind == "table":
+                shape[f"{kind} {name}"] = connection.execute(f"PRAGMA table_info({name})").fetchall()
+        return shape
+
+
+def test_version_1_becomes_what_is_made_anew(path: Path, tmp_path: Path) -> None:
+    revision = make_version_1(path)
+    with open_registry(path) as opened:
+        (found,) = opened.find(Query(smallest_billions=2, largest_billions=4, origin="local")).found
+        assert (found.name, found.objective, found.accepted, found.grade) == ("mine", "sft", True, "ran")
+        assert found.tally == Tally(0, 0, 1, 1, 0, 0)
+        assert [each.run for each in opened.evidence(revision)] == ["b", "a"]
+        assert opened.get("odd").toml == "[base]\nmodl = 1"
+    open_registry(tmp_path / "new.db").close()
+    assert columns(path) == columns(tmp_path / "new.db")
+    assert_whole(path)
+    (backup,) = path.parent.glob("registry.db.v1-*.backup")
+    with contextlib.closing(sqlite3.connect(backup)) as copy:
+        assert copy.execute("PRAGMA user_version").fetchone() == (1,)
+        assert copy.execute("SELECT count(*) FROM editions").fetchone() == (2,)
+
+
 def test_a_migration_is_backed_up_first(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     open_registry(path).close()
-    monkeypatch.setattr(database, "SCHEMA_VERSION", 3)
+    here = database.SCHEMA_VERSION
+    monkeypatch.setattr(database, "SCHEMA_VERSION", here + 2)
     steps = {
-        1: lambda tables: tables.execute("ALTER TABLE runs ADD COLUMN colour TEXT"),
-        2: lambda tables: tables.execute("UPDATE runs SET colour = 'red'"),
+        here: lambda tables: tables.execute("ALTER TABLE runs ADD COLUMN colour TEXT"),
+        here + 1: lambda tables: tables.execute("UPDATE runs SET colour = 'red'"),
     }
     monkeypatch.setattr(database, "MIGRATIONS", steps)
     with open_registry(path) as opened:
         assert len(opened.list()) == len(registry.built_in())
     with contextlib.closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (3,)
-    (backup,) = path.parent.glob("registry.db.v1-*.backup")
+        assert connection.execute("PRAGMA user_version").fetchone() == (here + 2,)
+    (backup,) = path.parent.glob(f"registry.db.v{here}-*.backup")
     monkeypatch.undo()
     with open_registry(backup) as opened:
         assert len(opened.list()) == len(registry.built_in())
@@ -351,13 +505,14 @@ def test_a_migration_is_backed_up_first(path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_failed_migration_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     open_registry(path).close()
-    monkeypatch.setattr(database, "SCHEMA_VERSION", 2)
+    here = database.SCHEMA_VERSION
+    monkeypatch.setattr(database, "SCHEMA_VERSION", here + 1)
 
     def fail(tables: Any) -> None:
         tables.execute("DROP TABLE runs")
         raise RuntimeError("half done")
 
-    monkeypatch.setattr(database, "MIGRATIONS", {1: fail})
+    monkeypatch.setattr(database, "MIGRATIONS", {here: fail})
     with pytest.raises(RuntimeError, match="half done"):
         open_registry(path)
     monkeypatch.undo()

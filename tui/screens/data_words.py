@@ -341,7 +341,7 @@ def file_text(report: DataReport, changes: Mapping[str, object], width: int) -> 
 
 def option_lines(data: Data, width: int) -> list[Content]:
     """Return the options of the data section, each in a line with its value."""
-    from ..recipe_fields import written
+    from ...recipes.reading import written
 
     lines: list[Content] = []
     for name, value in (

@@ -11,11 +11,12 @@ from textual.containers import Horizontal
 from textual.content import Content
 from textual.widgets import Input, OptionList
 
+from ...foundation.errors import TunewrightError
 from ...foundation.text import clean, one_line
 from ..background import background, deliver
 from ..figures import plural
 from ..keys import bindings
-from ..messages import RecipeChosen, RecipesListed
+from ..messages import Failed, RecipeChosen, RecipesListed
 from ..widgets.field import Field
 from ..widgets.pane import ScrollPane
 from ..widgets.row_list import Column, Row, RowList
@@ -92,7 +93,13 @@ class RecipesScreen(FramedScreen):
     @on(OptionList.OptionSelected)
     def action_use(self) -> None:
         entry = self.entries.get(self.query_one(RowList).chosen or "")
-        if entry is not None:
+        if entry is None:
+            return
+        try:
+            entry.require_accepted()
+        except TunewrightError as error:
+            self.post_message(Failed(error))
+        else:
             self.post_message(RecipeChosen(entry))
 
     def action_search(self) -> None:
@@ -129,10 +136,10 @@ def recipe_text(entry: Entry, width: int) -> Content:
 
 def fields_text(recipe: Recipe, width: int, reasons: Mapping[str, str] | None = None) -> Content:
     """Return every field of `recipe` by section, with its value and its meaning, and why where `reasons` say so."""
-    from ..recipe_fields import field_lines
+    from ...recipes.reading import fields
 
     text, section = Content(""), ""
-    for line in field_lines(recipe):
+    for line in fields(recipe):
         if line.section != section:
             text += Content.styled(f"\n{line.section}\n" if section else f"{line.section}\n", "bold $accent")
             section = line.section
