@@ -262,7 +262,8 @@ def rivals() -> str:
     ]
     for row in sorted(measured, key=lambda each: (each["rows"], each["method"], -each["useful_tokens_per_second"])):
         who = WHO[row["who"]] + (", asked for Unsloth" if row["backend"] == "unsloth" else "")
-        kept = ", kernels kept" if row["kernels_kept"] else ""
+        who += f", asked for micro-batches of {row['micro_batch']}" if re.search(r"-m\d+$", row["case"]) else ""
+        kept = ", kernels kept" if row.get("kernels_kept") else ""
         rows.append(
             f"| {LENGTHS[row['rows']]} | {row['method']} | {who} | {row['useful_tokens_per_second']:,.0f} "
             f"| {gib_text(row['peak_gib'])} | {row['first_step_seconds']:.0f} s{kept} |"

@@ -47,7 +47,7 @@ class Coefficients:
     moved_liger_full: float = 88.41
     moved_accelerated: float = 98.0
     """Set by the rows of `benchmarks/rows/side_by_side.jsonl` rather than fitted."""
-    moved_accelerated_full: float = 45.0
+    moved_accelerated_full: float = 20.0
     moved_fast: float = 104.8
     moved_compiled: float = 84.43
     moved_compiled_full: float = 92.76
@@ -56,7 +56,7 @@ class Coefficients:
     adapted_plain: float = 43.62
     """Bytes moved for each of T · Σ (in + out) of adapted projections."""
     adapted_liger: float = 33.15
-    adapted_accelerated: float = 8.0
+    adapted_accelerated: float = 4.0
     idle_accelerated: float = 285.0
     """The tokens that a micro-batch's products could hold beyond its own in the same time: a few thousand do not fill the
     card; from runs of one recipe in micro-batches of 2, 4 and 8 rows."""
@@ -144,8 +144,8 @@ def card_seconds(
         names = set(tuning.adapted(anatomy))
         beside = sum((each.inputs + each.outputs) * each.count for each in anatomy.projections if each.name in names)
         seconds += load.tokens * beside * (1 + again / 3) * _of(fitted, "adapted", path) / bandwidth
-        if path == "accelerated":
-            seconds *= 1 + fitted.idle_accelerated / load.tokens
+    if path == "accelerated":
+        seconds *= 1 + fitted.idle_accelerated / load.tokens
     if full and setting.accumulation > 1:
         seconds += ACCUMULATED_BYTES * anatomy.total_parameters / setting.shards / bandwidth
     if full and anatomy.head_norms == "head" and setting.backend == "unsloth" and strings_together(setting):
