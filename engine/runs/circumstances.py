@@ -1,6 +1,6 @@
 """Circumstances: what a run began with beside its plan, and what of it is no longer so when it is to go on.
 
-With other rows, another template, other libraries or another card it would be another run under the same name. That is
+With other rows or weights, another template, other libraries or another card it would be another run under the same name. That is
 shown, and done only when somebody agrees.
 """
 
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 from ...foundation.errors import TunewrightError
@@ -16,6 +18,7 @@ from ...foundation.files import read_text, write_atomically
 from ...foundation.home import runs_folder
 from ...foundation.text import one_line
 from ...recipes.model import Recipe
+from ..adapters import find_adapter
 from ..data.entries import content_of, hash_tokenizer, versions_of
 from ..data.reading import open_source
 from ..machine import Machine, inspect_machine
@@ -30,6 +33,8 @@ COMPUTING = (
 )  # fmt: skip
 """The packages whose code or choices are in the digits of a loss."""
 SHOWN_HASH = 12
+SAMPLES, SAMPLE_BYTES = 16, 64 * 1024
+"""How many pieces of a file of weights are compared, spread evenly from its first byte to its last, and their size."""
 MISSING = "nothing"
 
 
@@ -89,10 +94,36 @@ def observe(run: RunDirectory) -> dict[str, str]:
         "recipe": run.recipe().hash()[:SHOWN_HASH],
         "plan": _hash(run.plan_file.read_bytes()),
         "tokenizer and template": _texts_hash(recipe),
+        **_weights(recipe),
         **_rows(recipe),
         **_hardware(plan, inspect_machine(runs_folder())),
         **versions_of(COMPUTING),
     }
+
+
+def _weights(recipe: Recipe) -> dict[str, str]:
+    """Return the fingerprints of the model's weights, and of the adapter's that the run goes on from."""
+    base = recipe.base
+    found = {"weights": _sampled(lambda: find_weights(base.model, base.revision))}
+    if base.adapter:
+        found["adapter"] = _sampled(lambda: find_adapter(str(base.adapter)))
+    return found
+
+
+def _sampled(find: Callable[[], Path]) -> str:
+    """Return a hash of the names, sizes and some pieces of a folder's weights: reading all of them takes minutes."""
+    digest = hashlib.sha256()
+    try:
+        for file in sorted(find().glob("*.safetensors")):
+            size = file.stat().st_size
+            digest.update(f"{file.name}:{size}:".encode())
+            with file.open("rb") as opened:
+                for number in range(SAMPLES):
+                    opened.seek(max(0, size - SAMPLE_BYTES) * number // (SAMPLES - 1))
+                    digest.update(opened.read(SAMPLE_BYTES))
+    except (TunewrightError, OSError):
+        return MISSING
+    return digest.hexdigest()[:SHOWN_HASH]
 
 
 def _rows(recipe: Recipe) -> dict[str, str]:

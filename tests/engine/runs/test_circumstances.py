@@ -75,6 +75,14 @@ def change_the_template(folder: Path, run: RunDirectory) -> None:
     place.write_text(place.read_text() + " ")
 
 
+def change_the_weights(folder: Path, run: RunDirectory) -> None:
+    with (folder / "model" / "model.safetensors").open("r+b") as weights:
+        weights.seek(-1, os.SEEK_END)
+        last = weights.read(1)
+        weights.seek(-1, os.SEEK_END)
+        weights.write(bytes([last[0] ^ 1]))
+
+
 def edit_the_recipe(folder: Path, run: RunDirectory) -> None:
     run.recipe_file.write_text(change_recipe(run.recipe(), ["training.learning_rate=0.5"]).to_toml())
 
@@ -98,7 +106,8 @@ def break_the_file(folder: Path, run: RunDirectory) -> None:
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        (add_a_row, "rows"), (lose_the_rows, "rows"), (change_the_template, "tokenizer and template"), (edit_the_recipe, "recipe"),
+        (add_a_row, "rows"), (lose_the_rows, "rows"), (change_the_template, "tokenizer and template"),
+        (change_the_weights, "weights"), (edit_the_recipe, "recipe"),
         (edit_the_plan, "plan"), (use_another_library, "torch"), (miss_a_library, "unsloth"),
         (break_the_file, "what is known of its start"),
     ],
