@@ -50,6 +50,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--gpus", help="the numbers of the cards to train on, separated by commas")
     parser.add_argument("--backends", default="transformers", help="with --gpus: what trains, separated by commas")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="after this nothing more is killed")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
     began = time.monotonic()
@@ -58,14 +59,20 @@ def main(arguments: list[str]) -> int:
     cards: list[str | None] = options.gpus.split(",") if options.gpus else [None]
     kills = max(1, len(backends) * options.kills // options.workers)
     shares = [
-        (methods, Place(cards[worker % len(cards)], backends[worker % len(backends)]), kills, options.seed + worker)
+        (
+            methods,
+            Place(cards[worker % len(cards)], backends[worker // len(cards) % len(backends)]),
+            kills,
+            options.seed + worker,
+            options.seconds,
+        )
         for worker in range(options.workers)
     ]
     with multiprocessing.get_context("spawn").Pool(options.workers) as pool:
         found = [each for worker in pool.starmap(torture, shares) for each in worker]
     with tempfile.TemporaryDirectory(prefix="tunewright-damage-", ignore_cleanup_errors=True) as home:
         os.environ["TUNEWRIGHT_HOME"] = home
-        damaged = [each for method in methods for each in damage_all(method)]
+        damaged = [each for method in methods for each in damage_all(method, shares[0][1])]
     report = {
         "kills": sum(len(each["kills"]) for each in found),
         "runs": len(found),
@@ -102,19 +109,20 @@ class Place:
     backend: str = "transformers"
 
 
-def torture(methods: list[str], place: Place, kills: int, seed: int) -> list[dict[str, Any]]:
+def torture(methods: list[str], place: Place, kills: int, seed: int, seconds: float) -> list[dict[str, Any]]:
     """Return what became of runs that were killed so often together, each in a home of this process's own."""
+    ending = time.monotonic() + seconds
     drawn, found = random.Random(seed), list[dict[str, Any]]()
     with tempfile.TemporaryDirectory(prefix="tunewright-torture-", ignore_cleanup_errors=True) as home:
         os.environ["TUNEWRIGHT_HOME"] = home
         undisturbed: dict[str, tuple[Any, str]] = {}
-        while kills > 0:
-            method = methods[len(found) % len(methods)]
+        while kills > 0 and time.monotonic() < ending:
+            method = methods[(seed + len(found)) % len(methods)]
             if method not in undisturbed:
                 run = begin(method, place)
                 wait(run, LONGEST_SECONDS)
                 undisturbed[method] = (losses(run), weights(run))
-            found.append(survive(method, place, drawn, kills, undisturbed[method]))
+            found.append(survive(method, place, drawn, kills, ending, undisturbed[method]))
             kills -= len(found[-1]["kills"])
     return found
 
@@ -143,8 +151,13 @@ def begin(method: str, place: Place = Place()) -> Any:
     return launch(recipe, plan, f"torture-{method}")
 
 
-def survive(method: str, place: Place, drawn: random.Random, most: int, undisturbed: tuple[Any, str]) -> dict[str, Any]:
-    """Kill one run again and again until it has finished all the same, and return what was found of it."""
+def survive(
+    method: str, place: Place, drawn: random.Random, most: int, ending: float, undisturbed: tuple[Any, str]
+) -> dict[str, Any]:
+    """Kill one run again and again until it has finished all the same, and return what was found of it.
+
+    It is killed at most so often, and not after `ending` on the monotonic clock.
+    """
     from tunewright.engine.runs.checkpoint import newest_good
     from tunewright.engine.runs.directory import standing
     from tunewright.engine.runs.events import Continuity, read_events
@@ -154,7 +167,7 @@ def survive(method: str, place: Place, drawn: random.Random, most: int, undistur
     run, kills, unreadable = begin(method, place), list[dict[str, Any]](), 0
     started, offset = time.monotonic(), 0
     while True:
-        if len(kills) < most:
+        if len(kills) < most and time.monotonic() < ending:
             aim = drawn.choice(AIMS)
             if aim == AIMS[0]:
                 patience = drawn.uniform(0.0, 1.2) * (typical_seconds(run) or 8.0)
@@ -199,7 +212,7 @@ def survive(method: str, place: Place, drawn: random.Random, most: int, undistur
     return row
 
 
-def damage_all(method: str, each_way: bool = True) -> list[dict[str, Any]]:
+def damage_all(method: str, place: Place = Place(), each_way: bool = True) -> list[dict[str, Any]]:
     """Return, of every file of a run's newest checkpoint and every way to damage it, whether a resume found that.
 
     Without `each_way` every file is damaged in one way only, which change from file to file.
@@ -207,7 +220,7 @@ def damage_all(method: str, each_way: bool = True) -> list[dict[str, Any]]:
     from tunewright.engine.runs.checkpoint import saved_checkpoints
     from tunewright.engine.runs.supervise import read_history
 
-    run, found = begin(method), list[dict[str, Any]]()
+    run, found = begin(method, place), list[dict[str, Any]]()
     while len(read_history(run).checkpoints) < 3:
         time.sleep(0.02)
     kill(run, "both")
