@@ -268,6 +268,8 @@ class Training(Section):
     """The peak learning rate."""
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
     """How the learning rate falls after the warm-up."""
+    floor: float | None = Field(default=None, gt=0, lt=1)
+    """With `cosine`, the share of the peak at which the learning rate ends; left out, it falls to nothing."""
     warmup: Warmup = Warmup()
     """How the learning rate rises at the start."""
     epochs: float | None = Field(default=None, gt=0, le=1000)
@@ -278,6 +280,8 @@ class Training(Section):
     """Rows in one optimizer step, over all GPUs and accumulation."""
     optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
     """AdamW with 32-bit or with block-wise 8-bit states (bitsandbytes)."""
+    beta2: float | None = Field(default=None, gt=0, lt=1)
+    """How slowly AdamW's estimate of the gradients' squares forgets; left out, 0.999."""
     weight_decay: float = Field(default=0.0, ge=0, le=1)
     """Decoupled weight decay."""
     max_grad_norm: float = Field(default=1.0, gt=0)
@@ -295,6 +299,12 @@ class Training(Section):
     def _has_one_length(self) -> Training:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("give either epochs or steps")
+        return self
+
+    @model_validator(mode="after")
+    def _ends_above_nothing(self) -> Training:
+        if self.floor is not None and self.schedule != "cosine":
+            raise ValueError(f"floor belongs to the schedule cosine, not to {self.schedule}")
         return self
 
     @model_validator(mode="after")
@@ -320,6 +330,11 @@ class Evaluation(Section):
     """What the model answers again and again while it learns, at most 8 texts; left out, three held-out rows' prompts."""
 
 
+Tier = Literal["A", "B", "C", "D"]
+TIERS: dict[Tier, str] = {"A": "proven", "B": "proven", "C": "fits this hardware", "D": "template"}
+"""What may be said of a recipe from elsewhere, by how far its source was tested."""
+
+
 class Card(Section):
     """What people read about the recipe; it does not change the result."""
 
@@ -333,6 +348,20 @@ class Card(Section):
     """The licence of the recipe, as an SPDX identifier."""
     sources: Lines = ()
     """Where its figures come from: `owner/repository@commit:path`, or a web address."""
+    tier: Tier | None = None
+    """How far its source was tested: `A` replicated, `B` published with its result, `C` run for time or memory, `D` never shown to be run."""
+    evidence: Text = Field(default="", max_length=4000)
+    """What its source says came of it, by whom; not what Tunewright measured."""
+    hardware: Line = Field(default="", max_length=500)
+    """What its source ran it on."""
+    model_licence: Line = Field(default="", max_length=200)
+    """The licence of the model; `unknown` where nobody said."""
+    data_licence: Line = Field(default="", max_length=500)
+    """The licence of the data; `unknown` where nobody said."""
+    differs: Lines = ()
+    """What its source does otherwise than this recipe can say."""
+    unknown: Lines = ()
+    """Keys that its source leaves open: their values here are ours."""
 
 
 class Recipe(Section):

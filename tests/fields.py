@@ -46,12 +46,12 @@ def expected(recipe: Recipe, plan: Plan) -> Facts:
     ]
     facts: Facts = {
         "learning_rate": training.learning_rate,
-        "lr_scheduler_type": SCHEDULES[training.schedule],
+        "lr_scheduler_type": "cosine_with_min_lr" if training.floor else SCHEDULES[training.schedule],
         "warmup": int(warmup),
         "max_steps": plan.total_steps,
         "optim": optimizer,
         "optimizer": class_name,
-        "betas": [0.9, 0.999],
+        "betas": [0.9, training.beta2 or 0.999],
         "eps": 1e-8,
         "weight_decay": training.weight_decay,
         "max_grad_norm": training.max_grad_norm,
@@ -110,7 +110,10 @@ def share(recipe: Recipe, step: int, warmup: int, steps: int) -> float:
     if recipe.training.schedule == "constant":
         return 1.0
     done = (step - warmup) / max(1, steps - warmup)
-    return 1 - done if recipe.training.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+    if recipe.training.schedule == "linear":
+        return 1 - done
+    floor = recipe.training.floor or 0.0
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def _one_matrix(names: tuple[str, ...], tied: bool) -> set[str]:

@@ -21,6 +21,8 @@ VERBS: dict[str, Noun] = {
     "note": Noun("changing", "say why the present edition of a recipe was made"),
     "alias": Noun("changing", "give the present edition of a recipe a second name, which can be moved"),
     "accept": Noun("changing", "take a stranger's recipe for one's own to run, once it has been read"),
+    "import": Noun("importing", "make a recipe out of another tool's configuration"),
+    "export": Noun("exporting", "write a recipe in another tool's format, or as a Python script"),
 }
 
 

@@ -116,6 +116,8 @@ OTHERWISE: dict[str, dict[str, Any]] = {
     },
     "training.learning_rate": {"training.learning_rate": 2e-4},
     "training.schedule": {"training.schedule": "linear"},
+    "training.floor": {"training.floor": 0.1},
+    "training.beta2": {"training.beta2": 0.95},
     "training.warmup.kind": {"training.warmup": {"kind": "steps", "value": 0}},
     "training.warmup.value": {"training.warmup.value": 0.1},
     "training.epochs": {"training.epochs": 2},

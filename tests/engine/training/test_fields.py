@@ -20,7 +20,8 @@ CASES = {
              'method.modules_to_save=["lm_head", "norm"]'],
     "qlora": ["training.steps=4", "training.schedule=constant", "training.optimizer=adamw_8bit", "method.lora_plus_ratio=2",
               "method.double_quantisation=false"],
-    "full": ["training.steps=3", "training.global_batch=12", "training.warmup.value=0.5"],
+    "full": ["training.steps=3", "training.global_batch=12", "training.warmup.value=0.5", "training.floor=0.25",
+             "training.beta2=0.95"],
 }  # fmt: skip
 
 
