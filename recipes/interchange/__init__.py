@@ -129,7 +129,7 @@ def guess_format(values: dict[str, Any], name: str = "") -> FormatName:
         str(value.get("_component_", "")).startswith(("torchtune", "torch.", "recipes")) for value in nested.values()
     ):
         return "torchtune"
-    if "max_seq_length" in nested.get("training", {}) or "lora_r" in nested.get("lora", {}) or "hf_dataset" in values:
+    if ("training" in nested and ("lora" in nested or isinstance(values.get("model"), str))) or "hf_dataset" in values:
         return "unsloth"
     if values.keys() & {"training_type", "train_on_completions", "use_loftq"}:
         return "unsloth"
@@ -175,6 +175,12 @@ def export_recipe(recipe: Recipe, target: str, allow_loss: bool = False) -> Expo
         found = tuple(Lost(field, value, None) for field, value in lost.items())
         return _judged(recipe, Exported(target, text, found, ()), target, allow_loss)
     chosen, writer, command = _WRITERS[target]
+    if chosen == "trl" and recipe.training.objective == "orpo":
+        raise TunewrightError(
+            "Meaning would be lost",
+            "TRL's command has no ORPO: its trainer is among the experimental ones, which run from Python.",
+            "Choose --to python-trl.",
+        )
     body = yaml.safe_dump(writer(recipe), sort_keys=False, allow_unicode=True, width=100)
     rows = recipe.training.global_batch
     command = command.format(command={"dpo": "dpo", "kto": "kto"}.get(recipe.training.objective, "sft"))

@@ -14,8 +14,6 @@ from . import hugging_face as hf
 from .ledger import Ledger
 
 TOOL = "Axolotl"
-SIGNS = ("base_model", "micro_batch_size", "sequence_len", "lora_target_linear", "sample_packing", "val_set_size")
-"""Keys that tell such a file from others."""
 TEMPLATES = {
     "chatml": "chatml", "llama3": "llama3", "gemma": "gemma", "phi_3": "phi3", "alpaca": "alpaca",
     "mistral_v1": "mistral", "tokenizer_default": "model",

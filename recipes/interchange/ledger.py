@@ -77,7 +77,7 @@ class Ledger:
         self.fields: dict[str, Any] = {}
         self.warnings: list[str] = []
         self._values = values
-        self._leaves = dict(_leaves(values))
+        self._leaves = dict(_leaves(values)) if values else {}
         self._open = dict.fromkeys(self._leaves)
         self._mapped: list[Mapped] = []
         self._defaulted: list[Defaulted] = []
@@ -295,16 +295,16 @@ def words(value: Any) -> list[str]:
     return [word(each) for each in cast("list[Any]", value)]
 
 
-def _leaves(value: Any, at: str = "") -> list[tuple[str, Any]]:
+def _leaves(value: Any, at: str | None = None) -> list[tuple[str, Any]]:
     """Return every value that is no table, with its dotted key; lists of plain values are one."""
     if isinstance(value, dict):
         table = cast("dict[str, Any]", value)
-        found = [leaf for key, inner in table.items() for leaf in _leaves(inner, f"{at}.{key}" if at else key)]
-        return found or ([(at, None)] if at else [])
+        found = [leaf for key, inner in table.items() for leaf in _leaves(inner, key if at is None else f"{at}.{key}")]
+        return found or [(at or "", None)]
     if isinstance(value, list) and any(isinstance(each, (dict, list)) for each in cast("list[Any]", value)):
         items = cast("list[Any]", value)
         return [leaf for index, inner in enumerate(items) for leaf in _leaves(inner, f"{at}[{index}]")]
-    return [(at, value)]
+    return [(at or "", value)]
 
 
 def _path(key: str) -> list[str | int]:

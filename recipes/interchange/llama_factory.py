@@ -13,17 +13,6 @@ from . import hugging_face as hf
 from .ledger import Ledger, word
 
 TOOL = "LLaMA-Factory"
-SIGNS = (
-    "stage",
-    "finetuning_type",
-    "cutoff_len",
-    "template",
-    "dataset_dir",
-    "do_train",
-    "lora_target",
-    "model_class",
-    "train_dataset",
-)
 TEMPLATES = {
     "llama3": "llama3", "chatml": "chatml", "gemma": "gemma", "gemma2": "gemma", "mistral": "mistral", "phi": "phi3",
     "vicuna": "vicuna", "zephyr": "zephyr", "alpaca": "alpaca", "empty": "none",
@@ -524,7 +513,8 @@ def write(recipe: Recipe) -> dict[str, Any]:
         preference = training.preference
         values["pref_beta"] = preference.beta
         if training.objective != "kto":
-            values["pref_loss"] = "orpo" if training.objective == "orpo" else preference.loss
+            known = preference.loss if preference.loss in ("sigmoid", "hinge", "ipo") else "sigmoid"
+            values["pref_loss"] = "orpo" if training.objective == "orpo" else known
         else:
             values |= {
                 "kto_chosen_weight": preference.desirable_weight,

@@ -14,7 +14,6 @@ from .ledger import Ledger
 from .torchtune import filled
 
 TOOL = "Oumi"
-SIGNS = ("model.model_name", "data.train", "training.trainer_type", "training", "peft", "fsdp")
 _OWN, _T, _P = "Oumi's default", "training.", "peft."
 _ALPACA = ("yahma/alpaca-cleaned", "tatsu-lab/alpaca", "uiuc-convai/CoALM-IT")
 _MESSAGES = (

@@ -10,7 +10,7 @@ from typing import Any, cast
 import yaml
 
 from ...foundation.errors import TunewrightError
-from ...foundation.text import one_line
+from ...foundation.text import clean, one_line
 
 LARGEST_BYTES = 1 << 20
 MOST_NODES = 20_000
@@ -115,7 +115,7 @@ def _measure(text: str, origin: str) -> None:
 
 
 def _plain(value: object, origin: str, count: list[int], depth: int) -> object:
-    """Return `value` with text for keys and dates, and without numbers that are none."""
+    """Return `value` with clean text for keys, texts and dates, and without numbers that are none."""
     count[0] += 1
     if count[0] > MOST_NODES or depth > DEEPEST:
         raise _refusal(origin, "is larger or deeper than any configuration", "Give the tool's configuration file.")
@@ -133,12 +133,13 @@ def _plain(value: object, origin: str, count: list[int], depth: int) -> object:
     text = str(value)
     if len(text) > LONGEST_TEXT:
         raise _refusal(origin, f"holds a text of more than {LONGEST_TEXT:,} characters", "No setting is that long.")
-    return text
+    return clean(text)
 
 
 def _key(key: object) -> str:
-    """Return a key as text; YAML 1.1 reads the words on and off as truth values."""
-    return {True: "true", False: "false", None: "null"}.get(key, "") if isinstance(key, bool | None) else str(key)
+    """Return a key as clean text; YAML 1.1 reads the words on and off as truth values."""
+    words = {True: "true", False: "false", None: "null"}
+    return words[key] if isinstance(key, bool | None) else clean(str(key))
 
 
 def _repeated(keys: list[str]) -> list[str]:

@@ -13,7 +13,6 @@ from . import hugging_face as hf
 from .ledger import Ledger
 
 TOOL = "torchtune"
-SIGNS = ("checkpointer", "metric_logger", "tokenizer", "optimizer", "enable_activation_checkpointing")
 _DATA: dict[str, tuple[str, str, bool]] = {
     "alpaca_dataset": ("tatsu-lab/alpaca", "alpaca", True),
     "alpaca_cleaned_dataset": ("yahma/alpaca-cleaned", "alpaca", True),

@@ -13,17 +13,6 @@ from . import hugging_face as hf
 from .ledger import Ledger
 
 TOOL = "TRL"
-SIGNS = (
-    "model_name_or_path",
-    "dataset_name",
-    "dataset_mixture",
-    "dataset_mixer",
-    "use_peft",
-    "max_length",
-    "assistant_only_loss",
-    "max_seq_length",
-    "lora_r",
-)
 _HF, _OWN = "transformers' default", "TRL's default"
 _REWARDED = ("reward_funcs", "reward_weights", "num_generations", "use_vllm", "vllm_mode", "reward_model_path", "teacher_model_name_or_path", "judge", "rollout_func",
              "max_completion_length_grpo", "reward_model_name_or_path", "missing_eos_penalty", "num_ppo_epochs")  # fmt: skip

@@ -13,7 +13,6 @@ from . import hugging_face as hf
 from .ledger import Ledger
 
 TOOL = "Unsloth Studio"
-SIGNS = ("training", "lora", "training_type", "train_on_completions", "use_loftq", "max_seq_length")
 _LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 _IGNORED = {
     r"(training\.)?(output_dir|project_name)|logging(\..*)?|enable_wandb|wandb_\w+|enable_tensorboard|tensorboard_dir|hf_token": hf.LOGGING,
