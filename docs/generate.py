@@ -34,6 +34,7 @@ PAGES = [
     ROOT / "docs" / "predictions.md",
     ROOT / "docs" / "data.md",
     ROOT / "docs" / "training.md",
+    ROOT / "docs" / "recipes.md",
 ]
 FIGURES = ROOT / "benchmarks" / "figures.json"
 
@@ -304,7 +305,25 @@ def several() -> str:
     )
 
 
+def interchange() -> str:
+    """How many examples of other tools load."""
+    found: dict[str, Any] = json.loads((ROOT / "benchmarks" / "interchange.json").read_text(encoding="utf-8"))
+    rows = [
+        "| Tool | Text fine-tuning examples | Load | With a warning | Of other kinds | Read at |",
+        "|---|--:|--:|--:|--:|---|",
+    ]
+    for tool, parts in sorted(found.items()):
+        loaded, failed, others = (
+            sum(len(each[key]) for each in parts) for key in ("loaded", "failed", "refused_paths")
+        )
+        warned = sum(each["with_warnings"] for each in parts)
+        commits = ", ".join(f"{each['repository']}@{each['commit'][:12]}" for each in parts)
+        rows.append(f"| {tool} | {loaded + failed} | {loaded} | {warned} | {others} | {commits} |")
+    return "\n".join(rows)
+
+
 PARTS: dict[str, Callable[[], str]] = {
+    "interchange": interchange,
     "rivals": rivals,
     "several": several,
     "audit": audit,

@@ -256,6 +256,7 @@ _EFFECTS: dict[str, Callable[[Any, Any, Recipe, Recipe], str]] = {
     "training.preference": _says("Better and worse answers are told apart by another measure."),
     "training.learning_rate": _learning_rate,
     "training.schedule": _says("The rate falls along another curve: the last steps settle more, or less."),
+    "training.floor": _says("The rate ends at another share of its peak: the last steps still learn, or settle."),
     "training.warmup": _says("The rate rises otherwise at the start, which matters when the first steps are unsteady."),
     "training.epochs": _amount,
     "training.steps": _amount,
@@ -265,6 +266,7 @@ _EFFECTS: dict[str, Callable[[Any, Any, Recipe, Recipe], str]] = {
         if after == "adamw_8bit"
         else "Four times the optimizer's memory."
     ),
+    "training.beta2": _says("AdamW forgets large gradients sooner, or later; 0.95 is usual where batches are large."),
     "training.weight_decay": lambda before, after, one, other: _more(
         before, after, "Weights are pulled towards zero more strongly.", "Weights are pulled towards zero less."
     ),
