@@ -8,6 +8,7 @@ from typing import TextIO
 
 from ..engine.runs.directory import RunDirectory, find_run, is_live
 from ..engine.runs.events import (
+    MIB,
     Checkpoint,
     Continuity,
     Eval,
@@ -20,11 +21,15 @@ from ..engine.runs.events import (
     encode,
     follow,
 )
+from ..engine.runs.fold import Fold
 from ..engine.runs.history import History
 from ..foundation.errors import EXIT_CODE
 from ..foundation.text import one_line
 from .parser import add_json
 from .table import gib_text, percent_text, seconds_text
+
+LONG_BYTES = 4 * MIB
+"""Of events: more are not told one by one."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -54,9 +59,20 @@ def exit_status(run: RunDirectory) -> int:
 
 
 def follow_in_lines(run: RunDirectory, stream: TextIO | None = None) -> History:
-    """Print the run's events as plain lines until it ends, and return what they add up to."""
-    history = History()
-    for event in follow(run.events_file, ended=lambda: not is_live(run)):
+    """Print the run's events as plain lines until it ends, and return what they add up to.
+
+    Of a long run, what it has come to is told in one line, and then the newest events.
+    """
+    fold = Fold(run)
+    history, offset = History(), 0
+    if fold.offset or fold.behind > LONG_BYTES:
+        fold.skip_to_newest()
+        history, offset = fold.history, fold.offset
+        told = f"; up to step {history.step:,}" if history.steps else ""
+        print(
+            f"· {offset / MIB:,.0f} MiB of events before these{told}: --json prints them all", file=stream, flush=True
+        )
+    for event in follow(run.events_file, ended=lambda: not is_live(run), offset=offset):
         history.add([event])
         line = describe(event, history)
         if line:

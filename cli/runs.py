@@ -11,9 +11,9 @@ from typing import Any
 
 from ..engine.plan import Prediction
 from ..engine.runs.directory import RunDirectory, find_run, list_runs, standing
+from ..engine.runs.fold import glance, read_history
 from ..engine.runs.launch import resume_interrupted
 from ..engine.runs.recording import rebuild
-from ..engine.runs.supervise import read_history
 from ..foundation.errors import EXIT_CODE, TunewrightError
 from ..foundation.text import one_line
 from .parser import add_json, print_json
@@ -108,15 +108,15 @@ def describe(run: RunDirectory) -> dict[str, Any]:
         "standing": standing(run),
         "method": None,
         "title": None,
-        "size_mib": sum(file.stat().st_size for file in run.path.rglob("*") if file.is_file()) / 2**20,
-        "started": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.path.stat().st_ctime)),
+        "size_mib": run.size_bytes() / 2**20,
+        "started": _started(run),
     }
     try:
         recipe, plan = run.recipe(), run.plan()
         described |= {"method": recipe.method.kind, "title": recipe.card.title, "total_steps": plan.total_steps}
     except TunewrightError:
         described |= {"total_steps": None}
-    history = read_history(run)
+    history = glance(run)
     return described | {
         "step": history.step,
         "loss": history.steps[-1].loss if history.steps else None,
@@ -125,6 +125,13 @@ def describe(run: RunDirectory) -> dict[str, Any]:
         "exact_match_after": history.exact_match_after,
         "reason": history.reason,
     }
+
+
+def _started(run: RunDirectory) -> str | None:
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.path.stat().st_ctime))
+    except OSError:
+        return None
 
 
 def explain(run: RunDirectory) -> dict[str, Any]:

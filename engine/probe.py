@@ -41,7 +41,8 @@ from .plan import Backend, Plan, write_plan
 from .planner import plan_recipe
 from .runs import outcome
 from .runs.directory import RunDirectory
-from .runs.supervise import read_history, trainer_environment
+from .runs.fold import read_history
+from .runs.supervise import trainer_environment
 from .search import Surroundings, look_around
 from .setting import Setting
 from .several import Wish

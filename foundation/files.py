@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from .errors import TunewrightError, explain_os_error
 
@@ -74,15 +77,36 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """Open the file at `path` for reading; raises OSError for whatever is not a regular file.
+
+    A pipe in its place would be waited for without end, and opening a device can change it.
+    """
+    _require_regular(os.stat(path))
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        _require_regular(os.fstat(descriptor))
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _require_regular(status: os.stat_result) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "Is a directory")
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "Not a regular file")
+
+
 def read_text(path: Path, limit_bytes: int = 64 * 2**20) -> str:
     """Return the UTF-8 text of `path`; raises TunewrightError with the reason when it cannot be read."""
     try:
-        size = path.stat().st_size
-        if path.is_dir():
-            raise IsADirectoryError(21, "Is a directory")
-        if size > limit_bytes:
-            raise OSError(27, f"larger than {limit_bytes // 2**20} MiB")
-        return path.read_text(encoding="utf-8-sig")
+        with open_regular(path) as file:
+            content = file.read(limit_bytes + 1)
+        if len(content) > limit_bytes:
+            raise OSError(errno.EFBIG, f"larger than {limit_bytes / 2**20:g} MiB")
+        return content.decode("utf-8-sig")
     except OSError as error:
         raise explain_os_error(error, path, "Reading") from error
     except UnicodeDecodeError as error:

@@ -9,17 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..engine.runs.directory import RunDirectory, Standing, standing
-from ..engine.runs.events import Event, read_events
+from ..engine.runs.events import MIB, Event, read_events
+from ..engine.runs.fold import Fold, glance
+from ..engine.runs.history import History
 from ..foundation.text import clean
 
 INTERVAL_SECONDS = 0.25
 ENDED_INTERVAL_SECONDS = 1.0
 """An ended run is looked at less often: it may be resumed from another terminal."""
 BATCH_EVENTS = 2000
-BATCH_SECONDS = 0.05
+BATCH_SECONDS = 0.1
 BEHIND_SECONDS = 0.02
 """Between two readings of a long history: the screen paints meanwhile."""
 BLOCK_BYTES = 384 * 1024
+LONG_BYTES = 1 * MIB
+"""Of a history that is longer than this beyond its kept fold, the newest events are shown while the rest is read."""
 CONSOLE_LINES = 200
 
 ENDED: tuple[Standing, ...] = ("finished", "stopped", "failed", "lost", "damaged")
@@ -30,6 +34,8 @@ class Reading:
     """What one look at a run's directory brought."""
 
     run: RunDirectory
+    history: History | None
+    """All that was before the events, where this is the first reading of them; it is the receiver's."""
     events: tuple[Event, ...]
     standing: Standing
     console: str | None
@@ -41,12 +47,15 @@ class Reading:
 
 
 class Follower:
-    """Reads a run's events from a byte offset that only moves on; a torn last line waits for its end."""
+    """Reads a run's history, and then its events from a byte offset that only moves on; a torn last line waits for its end."""
 
     def __init__(self, run: RunDirectory, deliver: Callable[[Reading], None]) -> None:
         self.run = run
         self.deliver = deliver
         self._stopped = threading.Event()
+        self._fold: Fold | None = None
+        """The history while it is being read."""
+        self._begun = False
         self._offset = 0
         self._console_stamp: tuple[int, int] | None = None
         self._last_standing: Standing | None = None
@@ -67,21 +76,46 @@ class Follower:
 
     def read(self) -> Reading | None:
         """Return what is new since the last call, None when nothing is."""
-        events: list[Event] = []
-        deadline = time.monotonic() + BATCH_SECONDS
         # The standing is looked up first: whatever an ended run has written is then read after its end.
         now = standing(self.run)
+        history = self._read_history()
+        events = () if self._fold else self._read_events()
+        console = self._console()
+        if history is None and self._fold is None and not events and console is None and now == self._last_standing:
+            return None
+        self._last_standing = now
+        ended = _modified(self.run.result_file)
+        return Reading(self.run, history, events, now, console, self._share_read(), ended)
+
+    def _read_history(self) -> History | None:
+        """Return the history once it is read, and before that, of a long one, what its newest events tell."""
+        newest: History | None = None
+        if not self._begun:
+            self._begun, self._fold = True, Fold(self.run)
+            if self._fold.behind > LONG_BYTES:
+                newest = glance(self.run)
+        fold = self._fold
+        if fold is None:
+            return None
+        deadline = time.monotonic() + BATCH_SECONDS
+        while fold.advance(BLOCK_BYTES):
+            self._offset = fold.offset
+            if time.monotonic() > deadline and fold.behind > BLOCK_BYTES:
+                return newest
+        self._offset, self._fold = fold.offset, None
+        fold.keep()
+        return fold.history
+
+    def _read_events(self) -> tuple[Event, ...]:
+        events: list[Event] = []
+        deadline = time.monotonic() + BATCH_SECONDS
         while len(events) < BATCH_EVENTS and time.monotonic() < deadline:
             found, onward = read_events(self.run.events_file, self._offset, BLOCK_BYTES, all_samples=False)
             if onward == self._offset:
                 break
             events += found
             self._offset = onward
-        console = self._console()
-        if not events and console is None and now == self._last_standing:
-            return None
-        self._last_standing = now
-        return Reading(self.run, tuple(events), now, console, self._share_read(), _modified(self.run.result_file))
+        return tuple(events)
 
     def _share_read(self) -> float:
         """Return how much of the whole lines is read; what is torn at the end counts as read."""
@@ -89,7 +123,7 @@ class Follower:
             size = self.run.events_file.stat().st_size
         except OSError:
             return 1.0
-        return 1.0 if size - self._offset < BLOCK_BYTES else self._offset / size
+        return 1.0 if self._fold is None and size - self._offset < BLOCK_BYTES else self._offset / max(1, size)
 
     def _console(self) -> str | None:
         try:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..engine.runs.directory import RunDirectory, Standing, list_runs, standing
-from ..engine.runs.events import Eval, Event, Phase, Status, Step, read_events
+from ..engine.runs.events import Eval, Event, Phase, Status, Step, newest_events, read_events
 from ..foundation.errors import TunewrightError
 from ..foundation.text import one_line
 
@@ -16,6 +16,7 @@ Kind = TypeVar("Kind", bound=Event)
 
 TAIL_BYTES = 64 * 1024
 HEAD_BYTES = 256 * 1024
+LARGEST_NUMBER = 1e15
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,26 +57,33 @@ class RunShelf:
             stamp = (now, *(_stamp(path) for path in (run.events_file, run.result_file, run.recipe_file)))
             known = self._known.get(run.id)
             if known is None or known[0] != stamp:
-                known = (stamp, summarise(run, now))
+                known = (stamp, summarise(run, now, known[1] if known else None))
                 self._known[run.id] = known
             summaries.append(known[1])
         return tuple(summaries)
 
 
-def summarise(run: RunDirectory, now: Standing) -> RunSummary:
-    """Return the summary of `run`, which stands as `now` says; a damaged run has one too."""
+def summarise(run: RunDirectory, now: Standing, before: RunSummary | None = None) -> RunSummary:
+    """Return the summary of `run`, which stands as `now` says; a damaged run has one too.
+
+    What does not change is taken from the summary `before`.
+    """
     title, method = _recipe_words(run)
-    head, _ = read_events(run.events_file, 0, HEAD_BYTES)
-    tail = _tail(run.events_file)
+    tail = newest_events(run.events_file, TAIL_BYTES)
     last_step = _last(tail, Step)
     phase = _last(tail, Phase)
     status = _last(tail, Status)
     loss = next((event.loss for event in reversed(tail) if isinstance(event, Eval) and event.loss is not None), None)
     if now == "running" and status is not None and status.state == "stopping":
         now = "stopping"
-    before = next(
-        (e.exact_match for e in head if isinstance(e, Eval) and e.step == 0 and e.exact_match is not None), None
-    )
+    if before is not None and before.step > 0:  # what was judged before the first step is known
+        started, match = before.started, before.exact_match_before
+    else:
+        head, _ = read_events(run.events_file, 0, HEAD_BYTES, all_samples=False)
+        started = head[0].time if head else None
+        match = next(
+            (e.exact_match for e in head if isinstance(e, Eval) and e.step == 0 and e.exact_match is not None), None
+        )
     after = next(
         (e.exact_match for e in reversed(tail) if isinstance(e, Eval) and e.step > 0 and e.exact_match is not None),
         None,
@@ -86,13 +94,13 @@ def summarise(run: RunDirectory, now: Standing) -> RunSummary:
         title=title,
         method=method,
         standing=now,
-        phase=phase.name if phase else "",
-        step=last_step.step if last_step else int(result.get("step") or 0),
-        total_steps=last_step.total_steps if last_step else int(result.get("total_steps") or 0),
+        phase=one_line(phase.name, 40) if phase else "",
+        step=last_step.step if last_step else int(_number(result.get("step")) or 0),
+        total_steps=last_step.total_steps if last_step else int(_number(result.get("total_steps")) or 0),
         loss=loss if loss is not None else last_step.loss if last_step else None,
-        exact_match_before=before,
-        exact_match_after=after if after is not None else _share(result.get("exact_match_after")),
-        started=head[0].time if head else None,
+        exact_match_before=match,
+        exact_match_after=after if after is not None else _number(result.get("exact_match_after")),
+        started=started,
     )
 
 
@@ -111,22 +119,12 @@ def _result(run: RunDirectory) -> dict[str, Any]:
         return {}
 
 
-def _share(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and abs(value) < LARGEST_NUMBER else None
 
 
 def _last(events: list[Event], kind: type[Kind]) -> Kind | None:
     return next((event for event in reversed(events) if isinstance(event, kind)), None)
-
-
-def _tail(path: Path) -> list[Event]:
-    """Return the events in the last bytes of the file at `path`."""
-    try:
-        size = path.stat().st_size
-    except OSError:
-        return []
-    # The first line of the tail may be cut in two; then it is no event and falls away.
-    return read_events(path, max(0, size - TAIL_BYTES), TAIL_BYTES + 1)[0]
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from ...foundation.errors import TunewrightError, explain_os_error, nearest
-from ...foundation.files import read_text, write_atomically
+from ...foundation.files import open_regular, read_text, write_atomically
 from ...foundation.home import runs_folder
 from ...foundation.text import one_line
 from ...recipes.model import Recipe, read_recipe
 from ..plan import Plan, read_plan, write_plan
+from ..redaction import redact
 from .events import Event, EventLog, Status
 
 Standing = Literal[
@@ -34,6 +35,9 @@ SILENCE_SECONDS = 120.0
 """After this long without an event a run that is alive is called unresponsive."""
 STARTING_SECONDS = 30.0
 RESERVE_BYTES = 128 * 1024
+LARGEST_BYTES = 16 * 2**20
+"""Of a run's small files: a larger one is none of ours."""
+TAIL_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +135,11 @@ class RunDirectory:
         return self.path / "events.jsonl"
 
     @property
+    def fold_file(self) -> Path:
+        """What the events add up to: made from them anew whenever it does not fit them."""
+        return self.path / "fold.json"
+
+    @property
     def console_file(self) -> Path:
         return self.path / "console.log"
 
@@ -180,10 +189,10 @@ class RunDirectory:
 
     def processes(self) -> Processes | None:
         """Return who runs the run, None when nobody has said so yet; raises TunewrightError for a damaged file."""
-        if not self.process_file.exists():
+        if not os.path.lexists(self.process_file):
             return None
         try:
-            values = json.loads(read_text(self.process_file))
+            values = json.loads(read_text(self.process_file, LARGEST_BYTES))
             trainer = values["trainer"]
             return Processes(
                 host=str(values["host"]),
@@ -192,30 +201,40 @@ class RunDirectory:
                 trainer=None if trainer is None else ProcessIdentity(int(trainer["pid"]), int(trainer["started"])),
                 detached_by=one_line(str(values["detached_by"]), 200),
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
             raise _damaged(self.process_file) from error
 
     def result(self) -> dict[str, Any] | None:
         """Return the result, None while there is none; raises TunewrightError for a damaged file."""
-        if not self.result_file.exists():
+        if not os.path.lexists(self.result_file):
             return None
         try:
-            values = json.loads(read_text(self.result_file))
+            values = json.loads(read_text(self.result_file, LARGEST_BYTES))
             if not isinstance(values, dict) or not isinstance(values.get("state"), str):  # pyright: ignore[reportUnknownMemberType]
                 raise _damaged(self.result_file)
             return cast("dict[str, Any]", values)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _damaged(self.result_file) from error
 
     def console_tail(self, lines: int = 40) -> str:
-        """Return the last `lines` of what the processes printed, uncleaned."""
+        """Return the last `lines` of what the processes printed, without secrets but uncleaned."""
         try:
-            with self.console_file.open("rb") as file:
+            with open_regular(self.console_file) as file:
                 end = file.seek(0, os.SEEK_END)
-                file.seek(max(0, end - 64 * 1024))
-                return "\n".join(file.read().decode("utf-8", "replace").splitlines()[-lines:])
+                file.seek(max(0, end - TAIL_BYTES))
+                return redact("\n".join(file.read(TAIL_BYTES).decode("utf-8", "replace").splitlines()[-lines:]))
         except OSError:
             return ""
+
+    def size_bytes(self) -> int:
+        """Return what the run takes on the disk; what cannot be looked at is not counted, and no link is followed."""
+        total = 0
+        for folder, _, names in os.walk(self.path):
+            for name in names:
+                with contextlib.suppress(OSError):
+                    status = os.lstat(os.path.join(folder, name))
+                    total += min(status.st_size, status.st_blocks * 512)  # a file of holes takes what is between them
+        return total
 
 
 def _damaged(path: Path) -> TunewrightError:
@@ -252,7 +271,7 @@ class InsistentLog(EventLog):
 def standing(run: RunDirectory) -> Standing:
     """Tell how the run stands, from its result, its processes' identities and its last event; never raises."""
     try:
-        if not run.recipe_file.exists() or not run.plan_file.exists():
+        if not run.recipe_file.is_file() or not run.plan_file.is_file():
             return "damaged"
         processes = run.processes()
         result = run.result()
@@ -305,7 +324,7 @@ def create_run(recipe: Recipe, plan: Plan, name: str, folder: Path | None = None
 def list_runs(folder: Path | None = None) -> list[RunDirectory]:
     """Return the runs, newest first; whatever is no folder is left out."""
     try:
-        found = [RunDirectory(entry) for entry in (folder or runs_folder()).iterdir() if entry.is_dir()]
+        found = [RunDirectory(entry) for entry in (folder or runs_folder()).iterdir() if os.path.isdir(entry)]
     except OSError:
         return []
     return sorted((run for run in found if not run.id.startswith(".")), key=lambda run: run.id, reverse=True)

@@ -21,8 +21,8 @@ from ..machine import Machine
 from ..plan import Plan
 from .circumstances import CIRCUMSTANCES_FILE, COMPUTING
 from .directory import RunDirectory, list_runs, standing
+from .fold import read_history
 from .history import History
-from .supervise import read_history
 
 MOST_METRICS = 12
 
@@ -131,8 +131,11 @@ def evidence_of(run: RunDirectory, history: History) -> tuple[Evidence, ...]:
 
 
 def losses(history: History) -> tuple[float | None, float | None]:
-    """Return the mean loss of the first and of the last tenth of the steps; None of both where there were fewer than two."""
-    taken = [step.loss for step in history.steps]
+    """Return the mean loss of the first and of the last tenth of the steps; None of both where there were fewer than two.
+
+    Of a run of thousands of steps, as many as its curve has places, evenly drawn.
+    """
+    taken = history.curves.loss.firsts
     if len(taken) < 2:
         return None, None
     tenth = max(1, len(taken) // 10)

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -27,13 +28,17 @@ from ..plan import Plan
 from ..remedies import smaller_recipes
 from . import outcome
 from .checkpoint import newest_good, sweep
+from .console import Console
 from .directory import InsistentLog, Processes, ProcessIdentity, RunDirectory, boot_id, hold_reserve, release_reserve
-from .events import Notice, State, Status, read_events
+from .events import Notice, State, Status
+from .fold import Fold, read_history
 from .history import History
 from .ladder import AFTER_TRAINING, BEFORE_TRAINING, Rung, ladder, next_rung, remember_rung, remembered_rung
 from .shortage import KILLED, Shortage, kernel_kills, take_shortage
 
 SHOWN_CHANGES = 3
+LOOK_SECONDS = 5.0
+"""Between two looks at the run's own files."""
 SEVERAL_GPUS = {
     # NVLink's multicast needs rights over the switch that shared machines withhold: a program that tries it there can
     # hang, or take the GPUs out of service. Rings over the same links cost little more.
@@ -56,6 +61,9 @@ class Supervisor:
         self.detached_by = detached_by
         self.log = InsistentLog(run)
         self.trainer: subprocess.Popen[bytes] | None = None
+        self.console: Console | None = None
+        """What takes down the trainer's words, while there is one."""
+        self.over = threading.Event()
         self.stopped_by: signal.Signals | None = None
         """The first signal that asked for a stop."""
         self.shortage = Shortage("")
@@ -72,6 +80,7 @@ class Supervisor:
             signal.signal(number, self._ask_to_stop)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         self._write_processes(None)
+        threading.Thread(target=self._look_after_files, name="files", daemon=True).start()
         sweep(self.run.checkpoints)
         hold_reserve(self.run)
         rungs = ladder(self.run.plan())
@@ -129,14 +138,32 @@ class Supervisor:
         if checkpoint is not None:
             command += ["--checkpoint", str(checkpoint.path)]
         self.log.append(Status(state="running", reason=f"from step {checkpoint.step}" if checkpoint else ""))
-        with self.run.console_file.open("ab") as console:
-            self.trainer = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=console, stderr=console, env=trainer_environment(plan)
-            )
+        self.console = console = Console(self.run.console_file)
+        self.trainer = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=console.printing,
+            stderr=console.printing,
+            env=trainer_environment(plan),
+        )
+        console.given()
         self._write_processes(ProcessIdentity.of(self.trainer.pid))
         if self.stopped_by:  # asked for between two trainers
             self.trainer.send_signal(stop_signal(plan))
-        return self.trainer.wait()
+        code = self.trainer.wait()
+        self.console = None
+        console.drain()
+        return code
+
+    def _look_after_files(self) -> None:
+        """Keep what the events add up to, and whoever takes down what is printed, until the run is over."""
+        fold = Fold(self.run)
+        while not self.over.wait(LOOK_SECONDS):
+            while fold.advance():
+                pass
+            fold.keep()
+            if (console := self.console) is not None:
+                console.look_after()
 
     def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
         """Have the trainer save at its next step and stop."""
@@ -154,6 +181,7 @@ class Supervisor:
 
     def _conclude(self, code: int) -> int:
         """Say how the run ended: a last event, then the result."""
+        self.over.set()
         release_reserve(self.run)
         sweep(self.run.checkpoints)
         history = read_history(self.run)
@@ -292,17 +320,6 @@ def trainer_environment(plan: Plan) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         **(SEVERAL_GPUS if plan.gpus > 1 else {}),
     }
-
-
-def read_history(run: RunDirectory) -> History:
-    """Return the fold of all events that `run` has written so far."""
-    history, offset = History(), 0
-    while True:
-        events, onward = read_events(run.events_file, offset)
-        if onward == offset:
-            return history
-        history.add(events)
-        offset = onward
 
 
 def lock(run: RunDirectory) -> IO[str] | None:

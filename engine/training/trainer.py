@@ -34,6 +34,7 @@ from ..data.rendering import Renderer
 from ..plan import Plan
 from ..runs import outcome
 from ..runs.checkpoint import step_of, sweep
+from ..runs.console import print_without_fail
 from ..runs.directory import InsistentLog, RunDirectory
 from ..runs.events import Eval, EventLog, Measured, Notice, Phase, Sample
 from ..runs.ladder import ladder
@@ -60,6 +61,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--checkpoint", type=Path)
     options = parser.parse_args(arguments)
     end_with_parent(signal.SIGTERM if parallel.is_alone() else parallel.STOP_SIGNAL)
+    print_without_fail()
     run = RunDirectory(options.run)
     log = TimedLog(parallel.log_file(run))
     return parallel.take_part(run, lambda: guard(run, log, lambda: train(run, log, options.rung, options.checkpoint)))

@@ -7,8 +7,8 @@ import time
 
 import pytest
 from textual.app import App, ComposeResult
+from tunewright.engine.runs.trace import Trace
 from tunewright.tui.theme import DARK
-from tunewright.tui.trace import Trace
 from tunewright.tui.widgets.chart import Chart, Line
 
 

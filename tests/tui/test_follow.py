@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tunewright.engine.runs.directory import RunDirectory
 from tunewright.engine.runs.events import EventLog, Step, encode
 from tunewright.tui import follow
 from tunewright.tui.follow import Follower, Reading
@@ -32,7 +33,7 @@ def test_a_torn_tail_waits_for_its_end(runs: Path) -> None:
     with run.events_file.open("ab") as file:
         file.write(line[:25])
         file.flush()
-        assert [reading.events for reading in read_all(follower)] == []
+        assert read_all(follower) == []
         file.write(line[25:])
     for reading in read_all(follower):
         state.add(reading)
@@ -41,14 +42,37 @@ def test_a_torn_tail_waits_for_its_end(runs: Path) -> None:
     assert state.standing == "running"
 
 
-def test_every_event_is_read_once_in_batches(runs: Path) -> None:
-    run = record_run(runs, "long", training_events(0), alive=True)
+def steps_told(first: int, last: int) -> list[Step]:
+    return [Step(step=number, total_steps=12_000, epoch=0, loss=1.0, learning_rate=1e-3, grad_norm=1.0, tokens=10,
+                 seconds=0.1, peak_gib=0.1) for number in range(first, last + 1)]  # fmt: skip
+
+
+def write(run: RunDirectory, steps: list[Step]) -> None:
     log = EventLog(run.events_file)
-    for number in range(1, 6001):
-        log.append(Step(step=number, total_steps=6000, epoch=0, loss=1.0, learning_rate=1e-3, grad_norm=1.0,
-                        tokens=10, seconds=0.1, peak_gib=0.1))  # fmt: skip
+    for step in steps:
+        log.append(step)
     log.close()
+
+
+def test_a_history_is_read_once_and_its_newest_events_come_first(runs: Path) -> None:
+    run = record_run(runs, "long", training_events(0), alive=True)
+    write(run, steps_told(1, 12_000))
     readings = read_all(Follower(run, lambda reading: None))
+    newest, whole = (reading.history for reading in readings if reading.history is not None)
+    assert newest is not None and newest.step == 12_000 and newest.steps[0].step > 1
+    assert whole is not None and whole.step == 12_000
+    assert whole.curves.loss.xs[0] == 1 and whole.curves.loss.width == 8
+    shares = [reading.share_read for reading in readings]
+    assert shares == sorted(shares) and shares[0] < shares[-1] == 1
+    assert all(not reading.events for reading in readings)
+
+
+def test_what_comes_after_the_history_is_read_once_in_batches(runs: Path) -> None:
+    run = record_run(runs, "long", training_events(0), alive=True)
+    follower = Follower(run, lambda reading: None)
+    read_all(follower)
+    write(run, steps_told(1, 6000))
+    readings = read_all(follower)
     steps = [event.step for reading in readings for event in reading.events if isinstance(event, Step)]
     assert steps == list(range(1, 6001))
     assert len(readings) >= 2

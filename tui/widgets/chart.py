@@ -16,8 +16,8 @@ from textual.strip import Strip
 from textual.style import Style
 from textual.widget import Widget
 
+from ...engine.runs.trace import Trace
 from ..figures import count, number
-from ..trace import Trace
 
 # The dots of a braille cell by row, for its left and its right column (Unicode 16, chapter 21).
 _DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
@@ -91,7 +91,7 @@ class Chart(Widget):
             self.x_end = x_end
         named = [line for line in self.lines if len(line.trace) and (line.name or len(self.lines) == 1)]
         latest = [f"{line.name} {number(line.trace.last)}".strip() for line in named]
-        lost = sum(len(line.trace.unfinite) for line in self.lines)
+        lost = sum(line.trace.lost for line in self.lines)
         if lost:
             latest.append(f"✗ {lost} not finite")
         if self.logarithmic:
@@ -115,8 +115,8 @@ class Chart(Widget):
 
     def _state(self) -> object:
         """Return what the drawing depends on."""
-        points = tuple((len(line.trace), len(line.trace.unfinite), line.trace.last) for line in self.lines)
-        return self.size, self.logarithmic, self.x_end, self.app.theme, points
+        changes = tuple(line.trace.changes for line in self.lines)
+        return self.size, self.logarithmic, self.x_end, self.app.theme, changes
 
     def _draw(self) -> list[Strip]:
         width, height = self.size
@@ -132,7 +132,7 @@ class Chart(Widget):
         ticks = dict(_ticks(scale, rows))
         gutter = max(len(label) for label in ticks.values()) + 1
         columns = width - gutter
-        start, end = self.x_start, max(self.x_end, *(line.trace.xs[-1] for line in points))
+        start, end = self.x_start, max(self.x_end, *(line.trace.end for line in points))
         end = end if end > start else start + 1
         cells = self._plot(points, scale, columns, rows, start, end)
         strips: list[Strip] = []
@@ -149,7 +149,8 @@ class Chart(Widget):
         low, high = min(low for low, _ in extents), max(high for _, high in extents)
         if self.logarithmic and high > 0:
             if low <= 0:
-                low = min((y for line in lines for y in line.trace.ys if y > 0), default=high / 10)
+                positive = [least for line in lines if (least := line.trace.least_positive()) is not None]
+                low = min(positive, default=high / 10)
             return Scale(low / 1.05, high * 1.05, True) if low < high else Scale(low / 2, high * 2, True)
         if high - low <= abs(high) * 1e-9:
             margin = abs(high) * 0.5 or 1.0
@@ -168,10 +169,11 @@ class Chart(Widget):
         cell_row, dot_row = scale.rows(rows), scale.rows(rows * 4)
         for line in lines:
             if line.marker:
-                for x, y in zip(line.trace.xs, line.trace.ys, strict=True):
-                    if start <= x <= end and (y > 0 or not scale.logarithmic):
-                        place = min(columns - 1, int((x - start) / (end - start) * columns))
-                        markers.append((cell_row(y), place, line.marker, line.colour))
+                for x, low, high in zip(line.trace.xs, line.trace.lows, line.trace.highs, strict=True):
+                    place = min(columns - 1, int((x - start) / (end - start) * columns))
+                    for y in {low, high}:
+                        if start <= x <= end and (y > 0 or not scale.logarithmic):
+                            markers.append((cell_row(y), place, line.marker, line.colour))
                 continue
             before: int | None = None
             for column, found in enumerate(line.trace.columns(start, end, columns * 2)):

@@ -77,7 +77,7 @@ def _entropy(text: str) -> float:
     return -sum(count / size * log2(count / size) for count in Counter(text).values()) if size else 0.0
 
 
-_PRIVATE_KEY = re.compile(
+PRIVATE_KEY = re.compile(
     r"-----BEGIN (?P<name>(?:[A-Z]{2,9} ){0,2}PRIVATE KEY(?: BLOCK)?)-----(?P<body>[^-]{64,20000})(?:-----END (?P=name)-----)?"
 )
 _KEY_LINE = re.compile(r"[A-Za-z0-9+/=]{48,}")
@@ -85,7 +85,7 @@ _KEY_LINE = re.compile(r"[A-Za-z0-9+/=]{48,}")
 
 def find_private_keys(text: str) -> Iterator[tuple[int, int, str]]:
     """Yield private keys in their usual armour."""
-    for each in _PRIVATE_KEY.finditer(text):
+    for each in PRIVATE_KEY.finditer(text):
         body = each["body"].replace("\\n", "\n")
         if _KEY_LINE.search(body) and not _is_placeholder(body) and _entropy(body) >= 4.0:
             yield *each.span(), "private key"

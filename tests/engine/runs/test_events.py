@@ -1,12 +1,17 @@
 """Events survive the file: whole lines only, unknown kinds passed over, torn tails mended."""
 
 import dataclasses
+import json
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tunewright.engine.runs import events
 from tunewright.engine.runs.events import (
     Checkpoint,
     Cpu,
@@ -49,10 +54,12 @@ def test_an_event_comes_back_as_it_was(event: Event) -> None:
 @given(st.text(), st.floats())
 def test_any_text_and_number_comes_back(text: str, number: float) -> None:
     text = text.encode("utf-8", "ignore").decode()
-    event = decode(encode(Notice(level="info", title=text, message="", time=number)))
-    assert isinstance(event, Notice)
-    assert event.title == text
-    assert event.time == number or math.isnan(number)
+    notice = decode(encode(Notice(level="info", title=text, message="")))
+    assert isinstance(notice, Notice)
+    assert notice.title == text
+    found = decode(encode(Eval(step=1, loss=number)))
+    assert isinstance(found, Eval) and found.loss is not None
+    assert found.loss == number or math.isnan(number)
 
 
 @pytest.mark.parametrize(
@@ -196,3 +203,124 @@ def test_a_long_history_is_read_without_its_older_samples_of_devices(tmp_path: P
     assert [event.title for event in events if isinstance(event, Notice)] == [str(n) for n in range(0, 1000, 100)]
     samples = [event.utilisation_percent for event in events if isinstance(event, Cpu)]
     assert samples == [float(n) for n in range(1000 - len(samples), 1000)] and 0 < len(samples) < 1000
+
+
+WRONG = [
+    {"step": "7"}, {"step": 1.5}, {"loss": "nan"}, {"loss": None}, {"tokens": 10**30}, {"time": -1}, {"time": 1e300},
+    {"time": math.nan}, {"metrics": [1]}, {"metrics": {"a": "b"}}, {"metrics": None}, {"mfu": "high"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", WRONG, ids=str)
+def test_a_hand_edited_event_is_passed_over_where_it_cannot_be(change: dict[str, object]) -> None:
+    sound = json.loads(encode(step(1)))
+    assert decode(json.dumps(sound)) is not None
+    assert decode(json.dumps(sound | change)) is None
+
+
+def test_a_whole_number_stands_for_a_figure_and_an_unknown_word_for_a_phase() -> None:
+    assert decode(json.dumps(json.loads(encode(step(1))) | {"loss": 2, "epoch": 0, "mfu": None})) is not None
+    assert decode('{"event":"phase","name":"dreaming"}') is not None
+
+
+def test_no_secret_enters_an_event_and_no_text_is_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    token = "hf_" + "aB3dE5gH7jK9mN1pQ2rS4tU6vW8xY0zA2c"
+    told = decode(encode(Notice(level="error", title=token, message=f"GET https://u:{token}@host " + 10**6 * "x")))
+    assert isinstance(told, Notice)
+    assert token not in told.title + told.message
+    assert len(told.message) < 17_000 and told.message.endswith("characters were left out)")
+    answer = decode(encode(Sample(step=1, prompt="p", completion=f"api_key = {token}")))
+    assert isinstance(answer, Sample) and token not in answer.completion
+
+
+WRITER = """
+import os, sys
+from pathlib import Path
+from tunewright.engine.runs.events import EventLog, Notice
+log = EventLog(Path(sys.argv[1]))
+write = os.write
+def write_a_part_and_die(descriptor, data):
+    write(descriptor, data[:int(sys.argv[2])])
+    os.kill(os.getpid(), 9)
+log.append(Notice(level="info", title="whole", message="m"))
+os.write = write_a_part_and_die
+log.append(Notice(level="info", title="torn", message="m"))
+"""
+
+
+def test_a_writer_killed_in_the_middle_of_a_line_spoils_no_line_of_another(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    other = EventLog(path)  # the supervisor's, open all the time
+    for cut in (1, 40, 10_000):
+        subprocess.run([sys.executable, "-c", WRITER, str(path), str(cut)], check=False)
+        other.append(Status(state="failed", reason=f"killed after {cut}"))
+    titles = [getattr(each, "title", None) or getattr(each, "reason", None) for each in read_events(path)[0]]
+    assert titles == [
+        "whole", "killed after 1", "whole", "killed after 40", "whole", "torn", "killed after 10000",
+    ]  # fmt: skip
+
+
+def test_a_full_disk_that_takes_a_part_of_a_line_spoils_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "events.jsonl"
+    log = EventLog(path)
+    write, room = os.write, [30]
+
+    def fill(descriptor: int, data: bytes) -> int:
+        if not room[0]:
+            raise OSError(28, "No space left on device")
+        taken = write(descriptor, data[: room[0]])
+        room[0] -= taken
+        return taken
+
+    monkeypatch.setattr(os, "write", fill)
+    with pytest.raises(OSError, match="No space"):
+        log.append(ONE_OF_EACH[1])
+    room[0] = 10_000
+    log.append(ONE_OF_EACH[-1])
+    assert read_events(path)[0] == [ONE_OF_EACH[-1]]
+
+
+def test_what_a_power_cut_left_as_zeros_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    line = encode(ONE_OF_EACH[-1]).encode() + b"\n"
+    path.write_bytes(line + bytes(5000) + b"\n" + bytes(3000) + line)
+    assert read_events(path)[0] == [ONE_OF_EACH[-1]] * 2
+
+
+def test_events_without_end_become_rare_and_the_runs_own_state_never(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "ALLOWANCE", 20_000)
+    monkeypatch.setitem(events.ALLOWANCES, "notice", 5_000)
+    now = [1000.0]
+    monkeypatch.setattr(events.time, "monotonic", lambda: now[0])
+    path = tmp_path / "events.jsonl"
+    log = EventLog(path)
+    for number in range(7200):  # an hour of two GPUs and of a trainer that warns at every step
+        now[0] += 0.5
+        for index in (0, 1):
+            log.append(Gpu(index=index, utilisation_percent=number, memory_used_gib=1, memory_total_gib=2,
+                           temperature_celsius=None, power_watts=1))  # fmt: skip
+        log.append(Notice(level="warning", title=f"again {number}", message="m"))
+        log.append(step(number))
+    log.append(Notice(level="error", title="the end", message="m"))
+    log.append(Status(state="failed"))
+    found = read_events(path)[0]
+    gpus = [each for each in found if isinstance(each, Gpu)]
+    assert {each.index for each in gpus} == {0, 1}
+    assert 100 < len(gpus) < 1000
+    assert (gpus[-1].utilisation_percent or 0) > 7100
+    notices = [each for each in found if isinstance(each, Notice)]
+    assert len(notices) < 400
+    assert [each.title for each in notices].count("Events are left out") == 2
+    assert len([each for each in found if isinstance(each, Step)]) == 7200
+    assert isinstance(found[-1], Status)
+
+
+def test_a_log_is_no_way_to_write_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "target").touch()
+    (tmp_path / "events.jsonl").symlink_to(tmp_path / "target")
+    with pytest.raises(OSError, match="symbolic links"):
+        EventLog(tmp_path / "events.jsonl")
