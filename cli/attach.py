@@ -24,7 +24,7 @@ from ..engine.runs.events import (
 from ..engine.runs.fold import Fold
 from ..engine.runs.history import History
 from ..foundation.errors import EXIT_CODE
-from ..foundation.text import one_line
+from ..foundation.text import clean, inert, one_line
 from .parser import add_json
 from .table import gib_text, percent_text, seconds_text
 
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     found = find_run(arguments.name)
     if arguments.json:
         for event in follow(found.events_file, ended=lambda: not is_live(found)):
-            print(encode(event), flush=True)
+            print(inert(encode(event)), flush=True)
     elif arguments.plain or not sys.stdout.isatty():
         follow_in_lines(found)
     else:
@@ -84,7 +84,7 @@ def describe(event: Event, history: History) -> str | None:
     """Return one line for `event`, None for what would only make noise."""
     match event:
         case Phase(name=name, detail=detail, done=None) if not _is_passing(name, detail):
-            return f"· {name}{f': {one_line(detail, 80)}' if detail else ''}"
+            return f"· {one_line(name, 40)}{f': {one_line(detail, 80)}' if detail else ''}"
         case Step() if _is_told(event):
             left = history.seconds_left()
             return (
@@ -101,14 +101,14 @@ def describe(event: Event, history: History) -> str | None:
         case Sample():
             return f"    {one_line(event.prompt, 70)}\n      → {one_line(event.completion, 100)}"
         case Checkpoint():
-            return f"  saved {event.name} ({event.size_bytes / 2**20:.1f} MiB in {seconds_text(event.seconds)})"
+            return f"  saved {one_line(event.name, 60)} ({event.size_bytes / 2**20:.1f} MiB in {seconds_text(event.seconds)})"
         case Continuity():
             return f"  {event.said}"
         case Notice():
-            remedy = f"\n  {event.remedy}" if event.remedy else ""
-            return f"! {event.title}: {event.message}{remedy}"
+            remedy = f"\n  {clean(event.remedy)}" if event.remedy else ""
+            return f"! {one_line(event.title)}: {clean(event.message)}{remedy}"
         case Status(state=state, reason=reason):
-            return f"· {state}{f': {one_line(reason, 100)}' if reason else ''}"
+            return f"· {one_line(state, 40)}{f': {one_line(reason, 100)}' if reason else ''}"
         case _:
             return None
 

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from .. import __version__
 from ..foundation.errors import EXIT_CODE, TunewrightError, nearest
+from ..foundation.text import clean, inert
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +114,12 @@ def report(error: TunewrightError, as_json: bool) -> None:
     if as_json:
         print_json({"error": error.to_json()})
     else:
-        print(f"{error.title}\n  {error.message}\n  {error.remedy}", file=sys.stderr)
+        print(clean(f"{error.title}\n  {error.message}\n  {error.remedy}"), file=sys.stderr)
 
 
 def print_json(value: Any) -> None:
     """Print `value` as one line of JSON."""
-    print(json.dumps(value, ensure_ascii=False, default=str), flush=True)
+    print(inert(json.dumps(value, ensure_ascii=False, default=str)), flush=True)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

@@ -28,7 +28,7 @@ def render_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Se
 
 def seconds_text(seconds: float | None) -> str:
     """Return a duration as people say it: 8.4 s, 3 min 20 s, 2 h 05 min."""
-    if seconds is None:
+    if seconds is None or not abs(seconds) < 1e12:
         return "?"
     if seconds < 60:
         return f"{seconds:.1f} s"
@@ -42,6 +42,8 @@ def gib_text(gib: float | None) -> str:
     """Return an amount of memory in GiB with the digits that mean something."""
     if gib is None:
         return "?"
+    if not gib < 1e9:  # hand-edited, or no number
+        return f"{gib:.1e} GiB"
     return f"{gib:.2f} GiB" if gib < 100 else f"{gib:.0f} GiB"
 
 

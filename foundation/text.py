@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 # C0 and C1 controls except tab and newline, and the characters that reorder or hide text
@@ -26,6 +27,12 @@ def clean(text: str, limit: int | None = None) -> str:
     if limit is not None and len(text) > limit:
         return text[: max(0, limit - 1)] + "…"
     return text
+
+
+def inert(json_text: str) -> str:
+    """Return JSON that says the same, with escapes in place of what could move a terminal or is no character."""
+    safe = _UNSAFE.sub(lambda found: json.dumps(found.group())[1:-1], json_text)
+    return safe.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def one_line(text: str, limit: int | None = None) -> str:

@@ -12,6 +12,8 @@ def gib(value: float | None) -> str:
         return f"{value * 2**20:.0f} KiB"
     if value < 0.095:
         return f"{value * 1024:.0f} MiB"
+    if not value < 1e9:  # hand-edited, or no number
+        return f"{value:.1e} GiB"
     return f"{value:.2f} GiB" if value < 10 else f"{value:,.1f} GiB"
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 import time
 
+LARGEST = 1e15
+"""What is larger is no figure of ours, and has not the room that all its digits take."""
+
 
 def duration(seconds: float | None) -> str:
     """Return a time span: 0.8 s, 42 s, 3:05, 2 h 05, 3 d 4 h."""
-    if seconds is None or not math.isfinite(seconds):
+    if seconds is None or not abs(seconds) < LARGEST:
         return "—"
     if seconds < 10:
         return f"{seconds:.1f} s"
@@ -26,6 +29,8 @@ def count(value: float | None) -> str:
     """Return a number with separators, shortened from ten thousand on: 0.25, 9,412, 13.4 k, 8.03 B."""
     if value is None or not math.isfinite(value):
         return "—"
+    if abs(value) >= LARGEST:
+        return f"{value:.1e}"
     for limit, divisor, unit in ((1e4, 1, ""), (1e6, 1e3, " k"), (1e9, 1e6, " M"), (1e12, 1e9, " B")):
         if abs(value) < limit:
             if not unit and 0 < abs(value) < 9.5 and value != round(value):
@@ -43,7 +48,7 @@ def _three(value: float) -> str:
 
 def share(value: float | None, digits: int = 0) -> str:
     """Return a share of one as a percentage."""
-    return "—" if value is None else f"{value * 100:.{digits}f} %"
+    return "—" if value is None or not abs(value) < LARGEST else f"{value * 100:.{digits}f} %"
 
 
 def number(value: float | None) -> str:
