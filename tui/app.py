@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
+import threading
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,6 +25,8 @@ from .theme import DARK, LIGHT, THEMES
 if TYPE_CHECKING:
     from ..engine.runs.directory import RunDirectory
     from .screens.frame import FramedScreen
+
+LOOKED_FOR_TERMINAL_SECONDS = 1.0
 
 
 def _tune() -> FramedScreen:
@@ -179,6 +185,17 @@ def open_app(run: RunDirectory | None = None, chat: bool = False) -> int:
             "The interface needs a terminal for its input and output.",
             "Use the commands: tunewright --help",
         )
+    threading.Thread(target=_end_with_terminal, args=(sys.stdin.fileno(),), daemon=True, name="terminal").start()
     app = TunewrightApp(run, chat)
     app.run()
     return app.return_code or 0
+
+
+def _end_with_terminal(descriptor: int) -> None:
+    """End this process once its terminal is gone: whoever had SIGHUP ignored would read its end for ever, at full speed.
+
+    It waits for nothing: what was to be painted last can be painted nowhere.
+    """
+    while os.isatty(descriptor):
+        time.sleep(LOOKED_FOR_TERMINAL_SECONDS)
+    os._exit(128 + signal.SIGHUP)

@@ -2,6 +2,7 @@
 
 import random
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -53,3 +54,12 @@ def test_dropped_terminals_change_nothing() -> None:
         0,
         0,
     )
+
+
+def test_an_interface_whose_terminal_is_gone_ends_even_where_hangups_are_ignored() -> None:
+    from dropped import Terminal, wait  # pyright: ignore[reportMissingImports, reportUnknownVariableType]
+
+    terminal = Terminal(["bash", "-c", f"trap '' HUP; exec {sys.executable} -m tunewright"])
+    wait(terminal.shows_something)
+    terminal.drop()  # waits until it has ended
+    assert terminal.child.returncode == 128 + signal.SIGHUP
