@@ -439,6 +439,8 @@ def _put(
             "revision": recipe.hash(),
             "toml": text,
             **facets(recipe),
+            # What a card says of its own evidence counts where we have written it.
+            "tier": (recipe.card.model_dump().get("tier") or "") if origin == "built-in" else "",
             "note": note,
             "created": now,
             "accepted": now if accepted else None,

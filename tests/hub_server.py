@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
+
+import yaml
 
 LARGE_BYTES = 1000
 """Files from this size on lie in the store, as those that Git LFS keeps."""
@@ -24,6 +27,11 @@ class Repo:
     private: bool = False
     branches: dict[str, str] = field(default_factory=dict)
     """Branches beside main, and their commits."""
+    tags: tuple[str, ...] = ()
+    history: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    """The files at earlier commits."""
+    messages: list[str] = field(default_factory=list)
+    """What the commits said that came in, the newest last."""
 
     @property
     def commit(self) -> str:
@@ -68,6 +76,10 @@ class HubServer:
         """Tokens of other accounts."""
         self.faults: dict[str, list[Fault]] = {}
         """What happens to the next GETs of a path in a repository, or of `api`."""
+        self.renamed: dict[str, str] = {}
+        """Repositories that have another name now, as the Hub remembers them."""
+        self.writers: set[str] = set()
+        """Tokens that may write."""
         self.page_size = 1000
         self.seen: list[Seen] = []
         self.released = threading.Event()
@@ -90,6 +102,9 @@ class HubServer:
                 Answer(hub, self, store).give()
 
             do_HEAD = do_GET
+
+            def do_POST(self) -> None:
+                Answer(hub, self, store).take()
 
             def log_message(self, *arguments: object) -> None: ...
 
@@ -115,6 +130,11 @@ class HubServer:
     def data(self, name: str, files: dict[str, bytes], **more: bool) -> Repo:
         return self.repos.setdefault(f"datasets/{name}", Repo(files, **more))
 
+    def rename(self, before: str, after: str) -> None:
+        """Give a model another name; its old one leads on to it."""
+        self.repos[f"models/{after}"] = self.repos.pop(f"models/{before}")
+        self.renamed[f"models/{before}"] = f"models/{after}"
+
     def gets(self, path: str) -> list[Seen]:
         """Return the requests for a file's content, in the order in which they came."""
         wanted = [each for each in self.seen if each.method == "GET" and each.path.endswith(f"/{path}")]
@@ -134,26 +154,113 @@ class Answer:
 
     def give(self) -> None:
         words = self.path.strip("/").split("/")
-        if words[0] == "api" and words[1] in ("models", "datasets"):
+        if self._led_on(words):
+            return
+        if words == ["api", "models"]:
+            self._give_list()
+        elif words[0] == "api" and words[1] in ("models", "datasets"):
             self._give_api(words)
         elif "resolve" in words:
             self._give_file(words)
         else:
             self._refuse(404, "")
 
+    def _led_on(self, words: list[str]) -> bool:
+        """Lead on from a repository's old name to its new one, and tell whether it was asked for by the old one."""
+        named = words[1:4] if words[0] == "api" else ["models", *words[:2]]
+        after = self.hub.renamed.get("/".join(named))
+        if after is None:
+            return False
+        before = "/".join(named).removeprefix("models/")
+        place = self.handler.path.replace(before, after.removeprefix("models/"), 1)
+        self._send(307, b"", {"Location": f"{self.hub.url}{place}"})
+        return True
+
+    def take(self) -> None:
+        """Answer a POST: a new repository, or a commit on top of a known one."""
+        body = self.handler.rfile.read(int(self.handler.headers.get("content-length", 0)))
+        words = self.path.strip("/").split("/")
+        if self.path == "/api/validate-yaml":
+            self._json({"errors": [], "warnings": []})
+        elif self.token not in self.hub.writers:
+            self._refuse(403 if self.token else 401, "", "You need a token that may write.")
+        elif self._fault("post"):
+            return
+        elif words == ["api", "repos", "create"]:
+            self._create(json.loads(body))
+        elif len(words) == 6 and words[4] == "preupload":
+            files = json.loads(body)["files"]
+            self._json(
+                {"files": [{"path": each["path"], "uploadMode": "regular", "shouldIgnore": False} for each in files]}
+            )
+        elif len(words) == 6 and words[4] == "commit":
+            self._commit_files(f"{words[1]}/{words[2]}/{words[3]}", [json.loads(line) for line in body.splitlines()])
+        else:
+            self._refuse(404, "")
+
+    def _create(self, asked: dict[str, str]) -> None:
+        name = f"{asked['organization']}/{asked['name']}" if asked.get("organization") else asked["name"]
+        url = {"url": f"{self.hub.url}/{name}", "name": name}
+        if f"models/{name}" in self.hub.repos:
+            self._send(409, json.dumps(url | {"error": "You already created this repository"}).encode(), {})
+            return
+        private = bool(asked.get("private")) or asked.get("visibility") == "private"
+        self.hub.repos[f"models/{name}"] = Repo({".gitattributes": b""}, private=private)
+        self._json(url)
+
+    def _commit_files(self, key: str, lines: list[dict[str, Any]]) -> None:
+        repo = self.hub.repos.get(key)
+        if repo is None:
+            self._refuse(404, "RepoNotFound")
+            return
+        header = next(line["value"] for line in lines if line["key"] == "header")
+        if header.get("parentCommit") not in (None, repo.commit):
+            self._refuse(412, "", "A commit has happened since. Please refresh and try again.")
+            return
+        repo.history[repo.commit] = dict(repo.files)
+        for line in lines:
+            if line["key"] == "file":
+                repo.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+            elif line["key"] == "deletedFile":
+                del repo.files[line["value"]["path"]]
+        repo.messages.append(header["summary"])
+        if (front := repo.files.get("README.md", b"").decode().split("---")) and len(front) > 2:
+            repo.tags = tuple(yaml.safe_load(front[1]).get("tags", ()))
+        name = key.removeprefix("models/")
+        self._json(
+            {"success": True, "commitOid": repo.commit, "commitUrl": f"{self.hub.url}/{name}/commit/{repo.commit}"}
+        )
+
+    def _give_list(self) -> None:
+        """List the models with all the tags that are asked for, and the words in their names."""
+        wanted, word = self.query.get("filter", []), self.query.get("search", [""])[0]
+        found = [
+            {"id": key.removeprefix("models/"), "sha": repo.commit, "tags": list(repo.tags), "downloads": 1}
+            for key, repo in self.hub.repos.items()
+            if key.startswith("models/") and set(wanted) <= set(repo.tags) and word in key and not repo.private
+        ]
+        self._json(found)
+
     def _repo(self, key: str) -> Repo | None:
         """Return the repository where the caller may know of it."""
-        if self.token and self.token not in self.hub.tokens | self.hub.known_tokens:
+        if self.token and self.token not in self.hub.tokens | self.hub.known_tokens | self.hub.writers:
             self._refuse(401, "", "Invalid credentials in Authorization header")
             return None
         repo = self.hub.repos.get(key)
-        if repo is None or (repo.private and self.token not in self.hub.tokens):
+        if repo is None or (repo.private and self.token not in self.hub.tokens | self.hub.writers):
             self._refuse(404 if self.token else 401, "RepoNotFound")
             return None
         return repo
 
     def _commit(self, repo: Repo, revision: str) -> str | None:
-        commit = repo.commit if revision in ("main", repo.commit) else repo.branches.get(unquote(revision))
+        named = unquote(revision)
+        commit = (
+            repo.commit
+            if named == "main"
+            else named
+            if named in (repo.commit, *repo.history)
+            else repo.branches.get(named)
+        )
         if commit is None:
             self._refuse(404, "RevisionNotFound")
         return commit
@@ -163,11 +270,13 @@ class Answer:
         if self._fault("api"):
             return
         repo = self._repo(key)
-        commit = self._commit(repo, words[5]) if repo else None
+        commit = self._commit(repo, words[5] if len(words) > 5 else "main") if repo else None
         if repo is None or commit is None:
             return
-        if words[4] == "revision":
-            self._json({"id": name, "sha": commit, "gated": "manual" if repo.gated else False})
+        if len(words) == 4 or words[4] == "revision":
+            siblings = [{"rfilename": path} for path in sorted(repo.history.get(commit, repo.files))]
+            gated = "manual" if repo.gated else False
+            self._json({"id": name, "sha": commit, "gated": gated, "siblings": siblings, "tags": list(repo.tags)})
             return
         listed = [self._listed(path, content) for path, content in sorted(repo.files.items())]
         start = int(self.query.get("cursor", ["0"])[0])
@@ -187,17 +296,19 @@ class Answer:
         owner = words[:place] if words[0] == "datasets" else ["models", *words[:place]]
         path = unquote("/".join(words[place + 2 :]))
         if self.store:
-            content = self.hub.repos["/".join(owner)].files[path]
-            return self._content(path, content)
+            stored = self.hub.repos["/".join(owner)]
+            return self._content(path, stored.history.get(words[place + 1], stored.files)[path])
         repo = self._repo("/".join(owner))
-        if repo is None or self._commit(repo, words[place + 1]) is None:
+        commit = self._commit(repo, words[place + 1]) if repo else None
+        if repo is None or commit is None:
             return None
         if repo.gated and self.token not in self.hub.tokens:
             return self._refuse(403 if self.token else 401, "GatedRepo")
-        if path not in repo.files:
+        files = repo.history.get(commit, repo.files)
+        if path not in files:
             return self._refuse(404, "EntryNotFound")
-        content = repo.files[path]
-        headers = {"X-Repo-Commit": repo.commit}
+        content = files[path]
+        headers = {"X-Repo-Commit": commit}
         if len(content) >= LARGE_BYTES:
             digest = hashlib.sha256(content).hexdigest()
             headers |= {"X-Linked-Size": str(len(content)), "X-Linked-Etag": f'"{digest}"'}

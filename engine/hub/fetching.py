@@ -14,10 +14,11 @@ from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
 from ...foundation.errors import TunewrightError
+from ...foundation.hub import endpoint, host
 from ...foundation.text import one_line
 from .cache import COMMIT, HubFile, HubName, Kind, Repository, cache_folder, is_revision, parse_hub_name
 from .data_files import CARD, DATA, LARGEST_CARD_BYTES, files_of_data_set
-from .errors import endpoint, explain, host, require_space
+from .errors import explain, require_space
 from .needs import ADAPTER_FILES
 from .transfer import Transfer, address_of, part_of, request_headers, silence_seconds, try_often
 

@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 from urllib.parse import quote
 
 from ...foundation.errors import TunewrightError
+from ...foundation.hub import endpoint, host, http_library
 from ...foundation.text import one_line
 from .cache import HubFile, HubName, Repository
-from .errors import endpoint, explain, host, http_library
+from .errors import explain
 
 if TYPE_CHECKING:
     import httpx

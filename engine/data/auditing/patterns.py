@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from ....foundation.text import one_line
-from .credentials import (
+from ....foundation.credentials import (
     KEYS_WITH_HYPHEN,
     KEYS_WITH_UNDERSCORE,
     OTHER_KEYS,
@@ -22,6 +21,7 @@ from .credentials import (
     find_private_keys,
     find_web_tokens,
 )
+from ....foundation.text import one_line
 from .personal import find_addresses_of_machines, find_long_numbers, find_mail, find_telephones
 
 SHOWN_CHARACTERS = 4

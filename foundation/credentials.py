@@ -193,3 +193,13 @@ def find_passwords_in_addresses(text: str) -> Iterator[tuple[int, int, str]]:
         user, password, host = each.groups()
         if password != user and not _EXAMPLE_HOST.fullmatch(host) and (_is_password(password) or _is_random(password)):
             yield *each.span(2), "password"
+
+
+def find_credentials(text: str) -> Iterator[tuple[int, int, str]]:
+    """Yield everything that looks like a key, a token or a password: where it begins and ends, and its kind."""
+    yield from find_private_keys(text)
+    for keys in (KEYS_WITH_UNDERSCORE, KEYS_WITH_HYPHEN, OTHER_KEYS):
+        yield from find_keys(text, keys)
+    yield from find_web_tokens(text)
+    yield from find_assignments(text)
+    yield from find_passwords_in_addresses(text)
