@@ -12,8 +12,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..foundation.files import open_regular
-from .data.auditing.credentials import (
+from ..foundation.credentials import (
     KEYS_WITH_HYPHEN,
     KEYS_WITH_UNDERSCORE,
     OTHER_KEYS,
@@ -21,6 +20,7 @@ from .data.auditing.credentials import (
     find_assignments,
     find_web_tokens,
 )
+from ..foundation.files import open_regular
 
 SHORTEST = 8
 """Shorter values are words and numbers too often to be taken for secrets."""

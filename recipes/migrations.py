@@ -59,15 +59,16 @@ def find_by_more_than_names(tables: Tables) -> None:
 
 
 def facets(recipe: Recipe) -> dict[str, Any]:
-    """Return what an edition says of its recipe so that it is found by it."""
+    """Return what an edition says of its recipe so that it is found by it; the licence is that of the text, of the model and of the data."""
+    card = recipe.card
     return {
-        "title": recipe.card.title,
-        "summary": recipe.card.summary,
+        "title": card.title,
+        "summary": card.summary,
         "method": recipe.method.kind,
         "model": recipe.base.model,
         "data": recipe.data.source,
         "objective": recipe.training.objective,
-        "licence": recipe.card.licence,
+        "licence": "; ".join(dict.fromkeys(filter(None, (card.licence, card.model_licence, card.data_licence)))),
         "size_billions": size_billions(recipe.base.model),
     }
 

@@ -440,7 +440,7 @@ def _put(
             "toml": text,
             **facets(recipe),
             # What a card says of its own evidence counts where we have written it.
-            "tier": (recipe.card.model_dump().get("tier") or "") if origin == "built-in" else "",
+            "tier": (recipe.card.tier or "") if origin == "built-in" else "",
             "note": note,
             "created": now,
             "accepted": now if accepted else None,

@@ -101,10 +101,25 @@ def _text(name: str, recipe: Recipe, toml: str, entry: Entry | None, origin: str
     if entry and not entry.accepted:
         head.append(paragraph(f"A stranger's: read it, then `tunewright recipes accept {name}` lets it be run."))
     head += [paragraph(clean(card.summary, 4000)) if card.summary else "", f"hash     {recipe.hash()}"]
-    facts = {"tags": " ".join(card.tags), "licence": card.licence} | ({"from": ""} if not card.sources else {})
+    facts = {
+        "tags": " ".join(card.tags),
+        "tier": card.tier or "",
+        "licence": card.licence,
+        "of model": card.model_licence,
+        "of data": card.data_licence,
+        "ran on": card.hardware,
+    }
     head += [f"{key:8} {one_line(value, 300)}" for key, value in facts.items() if value]
     head += [f"{'from' if not place else '':8} {one_line(source, 300)}" for place, source in enumerate(card.sources)]
     parts = ["\n".join(filter(None, head))]
+    if card.evidence:
+        parts.append(paragraph(f"Its source says: {one_line(card.evidence, 4000)}"))
+    if card.differs:
+        parts.append(
+            "Its source does otherwise:\n" + "\n".join(paragraph(one_line(e, 500), "  - ", "  ") for e in card.differs)
+        )
+    if card.unknown:
+        parts.append(paragraph(f"Its source leaves open, so that the values are ours: {', '.join(card.unknown)}."))
     if entry:
         with open_registry() as registry:
             parts += filter(None, (_lineage(registry, entry), _evidence(registry.evidence(entry.hash))))
