@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import shutil
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 from ..engine.installation import SHOWN, Finding, Installation, examine, inspect_installation
 from ..engine.machine import GpuDevice, Machine, inspect_machine
+from ..engine.runs.queue import Ticket, living_tickets, names_told
 from ..foundation.home import runs_folder
 from .parser import add_json, print_json
+from .queue import describe
 
 WIDEST = 100
 LABEL = 10
@@ -27,10 +29,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the report; return 1 when something makes training impossible."""
     machine, installation = inspect_machine(runs_folder()), inspect_installation()
     findings = examine(machine, installation)
+    holders = living_tickets()
     if arguments.json:
         print_json(
             {
                 "machine": asdict(machine),
+                "runs": [describe(ticket) for ticket in holders],
                 "installation": asdict(installation),
                 "findings": [asdict(finding) for finding in findings],
             }
@@ -38,12 +42,14 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         width = min(WIDEST, shutil.get_terminal_size((80, 24)).columns)
         print(
-            "\n".join((*_machine(machine, width), "", *_installed(installation, width), "", *_found(findings, width)))
+            "\n".join(
+                (*_machine(machine, holders, width), "", *_installed(installation, width), "", *_found(findings, width))
+            )
         )
     return 1 if any(finding.severity == "problem" for finding in findings) else 0
 
 
-def _machine(machine: Machine, width: int) -> Iterator[str]:
+def _machine(machine: Machine, holders: Sequence[Ticket], width: int) -> Iterator[str]:
     yield "Machine"
     yield from _row("system", machine.system, width)
     yield from _row("processor", f"{machine.cpu}, {machine.cores} cores", width)
@@ -55,7 +61,11 @@ def _machine(machine: Machine, width: int) -> Iterator[str]:
         yield from _row(f"GPU {gpu.index}", _describe(gpu, machine.driver), width)
         for process in gpu.processes:
             memory = "" if process.memory_gib is None else f", {process.memory_gib:.1f} GiB"
-            yield from _row("", f"pid {process.pid}: {process.name}, {process.user}{memory}", width)
+            what = process.command or process.name
+            yield from _row("", f"pid {process.pid}: {what}, {process.user}{memory}", width)
+    for ticket in holders:
+        does = "holds" if ticket.state == "running" else "waits for"
+        yield from _row("run", f"{ticket.run} of {ticket.user} {does} {names_told(ticket.resources)}", width)
 
 
 def _describe(gpu: GpuDevice, driver: str | None) -> str:

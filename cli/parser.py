@@ -47,6 +47,7 @@ NOUNS: dict[str, Noun] = {
     "fetch": Noun("fetch", "fetch a model or a data set from the Hub, or go on where that broke off"),
     "train": Noun("train", "start a run from a recipe; it goes on when you log out"),
     "runs": Noun("runs", "list the runs and their states"),
+    "queue": Noun("queue", "show who holds the machine and what waits; move a run to the front, start or drop it"),
     "attach": Noun("attach", "follow a run that is going on, or read one that has ended"),
     "stop": Noun("stop", "ask a run to save at its next step and stop"),
     "resume": Noun("resume", "go on from a run's last checkpoint"),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict, replace
 
 from ..engine.runs.directory import find_run
 from ..engine.runs.launch import resume
+from ..engine.runs.terms import read_terms
 from .attach import exit_status, follow_in_lines
 from .parser import add_json, print_json
+from .terms_argument import add_terms, wished_terms
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -15,18 +18,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--accept-changes", action="store_true", help="go on although rows, libraries or cards are not what they were"
     )
+    add_terms(parser)
+    parser.add_argument("--now", action="store_true", help="begin at once, though it was started to wait")
     parser.add_argument("--follow", action="store_true", help="print its lines until it ends")
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     found = find_run(arguments.name)
-    step = resume(found, arguments.accept_changes)
+    before = read_terms(found)
+    terms = wished_terms(arguments, replace(before, queue=False, wait_for_memory=False) if arguments.now else before)
+    step = resume(found, arguments.accept_changes, terms if terms != before else None)
     if arguments.json:
-        print_json({"run": found.id, "from_step": step})
+        print_json({"run": found.id, "from_step": step, "terms": asdict(terms)})
     else:
         where = f"from step {step}" if step else "from the start: it had saved nothing yet"
-        print(f"{found.id} goes on {where}. `tunewright attach {found.id}` follows it.")
+        when = ", once its turn has come" if terms.queue else ", once its memory is free" if terms.waits else ""
+        print(f"{found.id} goes on {where}{when}. `tunewright attach {found.id}` follows it.")
     if arguments.follow and not arguments.json:
         follow_in_lines(found)
         return exit_status(found)

@@ -9,15 +9,19 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+from ..engine.machine import GpuDevice, sample_gpus
 from ..engine.plan import Prediction
 from ..engine.runs.directory import RunDirectory, find_run, list_runs, standing
 from ..engine.runs.fold import glance, read_history
 from ..engine.runs.launch import resume_interrupted
 from ..engine.runs.recording import rebuild
+from ..engine.runs.terms import read_terms
+from ..engine.runs.unit import inspect_unit, install_unit, remove_unit, unit_path, unit_text
+from ..engine.runs.waiting import read_wait
 from ..foundation.errors import EXIT_CODE, TunewrightError
 from ..foundation.text import one_line
 from .parser import add_json, print_json
-from .table import gib_text, percent_text, render_table, seconds_text
+from .table import gib_text, paragraph, percent_text, render_table, seconds_text
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +36,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reindex", action="store_true", help="read every run's folder into the registry again, with its evidence"
     )
+    unit = parser.add_mutually_exclusive_group()
+    unit.add_argument("--show-unit", action="store_true", help="show the systemd unit that does so at every boot")
+    unit.add_argument(
+        "--install-unit", action="store_true", help="show that unit, write it for this user, and enable it"
+    )
+    unit.add_argument("--remove-unit", action="store_true", help="disable that unit and remove it")
     add_json(parser)
 
 
@@ -45,6 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             print(f"{kept} runs are in the registry" + (f"; {left} folders cannot be read." if left else "."))
         return 0
+    if arguments.show_unit or arguments.install_unit or arguments.remove_unit:
+        return _unit(arguments)
     if arguments.show:
         described = explain(find_run(arguments.name or "last"))
         if arguments.json:
@@ -56,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     shown = runs if arguments.all else runs[:20]
     described = [describe(each) for each in shown]
     if arguments.json:
-        print_json({"runs": described})
+        print_json({"runs": described, "gpus": [asdict(gpu) for gpu in sample_gpus()]})
         return 0
     if not described:
         print("There are no runs yet. `tunewright demo` makes one; `tunewright train RECIPE` starts your own.")
@@ -65,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
         (
             each["id"],
             each["standing"],
-            f"{each['step']}/{each['total_steps'] or '?'}",
+            each["wait"]["short"] if each["wait"] else f"{each['step']}/{each['total_steps'] or '?'}",
             "" if each["loss"] is None else f"{each['loss']:.3f}",
             "" if each["exact_match_after"] is None
             else f"{percent_text(each['exact_match_before'])} → {percent_text(each['exact_match_after'])}",
@@ -76,6 +88,35 @@ def run(arguments: argparse.Namespace) -> int:
     print(render_table(("RUN", "STATE", "STEP", "LOSS", "EXACT MATCH", "DISK"), rows, right=(2, 3, 5)))
     if len(runs) > len(shown):
         print(f"{len(runs) - len(shown)} older ones: `tunewright runs --all`")
+    for each in described:
+        if each["wait"]:
+            print(paragraph(f"{each['id']} waits: {each['wait']['said']}."))
+    for gpu in sample_gpus():
+        print(paragraph(f"{held_by(gpu)}."))
+    return 0
+
+
+def held_by(gpu: GpuDevice) -> str:
+    """Say how much of a GPU's memory is free, and who holds the rest."""
+    held = ", ".join(process.said for process in gpu.processes)
+    free = f"GPU {gpu.index}: {gpu.memory_free_gib:.1f} of {gpu.memory_total_gib:.1f} GiB free"
+    return f"{free}; held: {held}" if held else free
+
+
+def _unit(arguments: argparse.Namespace) -> int:
+    """Show, install or remove the unit that brings interrupted runs back at boot."""
+    installs, removes, as_json = arguments.install_unit, arguments.remove_unit, arguments.json
+    if not as_json and not removes:
+        print(f"{unit_path()}:\n\n{unit_text()}", flush=True)
+    unit = install_unit() if installs else remove_unit() if removes else inspect_unit()
+    if as_json:
+        print_json(asdict(unit))
+        return 0
+    stands = "installed" if unit.installed else "not installed"
+    enabled = ", and enabled" if unit.enabled else ", not enabled" if unit.installed else ""
+    print(f"{unit.path} is {stands}{enabled}.")
+    for note in unit.notes:
+        print(note)
     return 0
 
 
@@ -117,6 +158,7 @@ def describe(run: RunDirectory) -> dict[str, Any]:
     except TunewrightError:
         described |= {"total_steps": None}
     history = glance(run)
+    wait = read_wait(run) if described["standing"] == "queued" else None
     return described | {
         "step": history.step,
         "loss": history.steps[-1].loss if history.steps else None,
@@ -124,6 +166,8 @@ def describe(run: RunDirectory) -> dict[str, Any]:
         "exact_match_before": history.exact_match_before,
         "exact_match_after": history.exact_match_after,
         "reason": history.reason,
+        "wait": None if wait is None else asdict(wait) | {"short": wait.short},
+        "terms": asdict(read_terms(run)),
     }
 
 
@@ -173,6 +217,10 @@ def run_text(described: dict[str, Any]) -> str:
         f"{described['id']}: {described['standing']}, step {described['step']} of {described['total_steps'] or '?'}",
         render_table(("", "PREDICTED", "MEASURED"), [row for row in rows if row[2]], right=(1, 2)),
     ]
+    if described["wait"]:
+        parts.append(paragraph(f"It waits: {described['wait']['said']}."))
+    if nice := described["terms"]["nice"]:
+        parts.append(f"It gives way to other programs: nice {nice}.")
     if described["to_first_step"]:
         phases = [(name, seconds_text(seconds)) for name, seconds in described["to_first_step"].items()]
         parts.append(render_table(("TO THE FIRST STEP", "TIME"), phases, right=(1,)))

@@ -18,12 +18,20 @@ from ..foundation.units import GIB
 
 @dataclass(frozen=True, slots=True)
 class GpuProcess:
-    """A process that holds memory of a GPU."""
+    """A process that holds memory of a GPU, or of the machine."""
 
     pid: int
     user: str
     name: str
     memory_gib: float | None
+    command: str = ""
+    """Its program and what that runs, without arguments, which may hold secrets; empty where the system does not tell."""
+
+    @property
+    def said(self) -> str:
+        """Whose it is and what, in a few words."""
+        memory = "an unknown amount" if self.memory_gib is None else f"{self.memory_gib:.1f} GiB"
+        return f"{memory} by {self.command or self.name} of {self.user}, pid {self.pid}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +193,13 @@ def _describe(nvml: Any, index: int) -> GpuDevice | None:
         temperature_celsius=ask("nvmlDeviceGetTemperature", nvml.NVML_TEMPERATURE_GPU),
         power_watts=None if power is None else power / 1000,
         power_limit_watts=None if limit is None else limit / 1000,
-        processes=tuple(map(_process, ask("nvmlDeviceGetComputeRunningProcesses") or ())),
+        processes=_processes(
+            [
+                *(ask("nvmlDeviceGetComputeRunningProcesses") or ()),
+                *(ask("nvmlDeviceGetGraphicsRunningProcesses") or ()),
+            ],
+            memory.total,
+        ),
     )
 
 
@@ -193,16 +207,64 @@ def _pair(capability: Any) -> tuple[int, int]:
     return (int(capability[0]), int(capability[1])) if capability else (0, 0)
 
 
-def _process(entry: Any) -> GpuProcess:
+def _processes(entries: list[Any], total_bytes: int) -> tuple[GpuProcess, ...]:
+    """Return who holds memory of a card, the most first; one that computes and draws is listed once."""
+    found: dict[int, GpuProcess] = {}
+    for entry in entries:
+        held = entry.usedGpuMemory
+        known = (
+            isinstance(held, int | float) and held <= total_bytes
+        )  # a driver that cannot tell gives the largest number
+        found.setdefault(entry.pid, _process(entry.pid, held / GIB if known else None))
+    return tuple(sorted(found.values(), key=lambda each: -(each.memory_gib or 0.0)))
+
+
+def _process(pid: int, memory_gib: float | None) -> GpuProcess:
     import psutil
 
-    user, name = "?", "?"
+    user, name, command = "?", "?", ""
     with contextlib.suppress(psutil.Error):  # it may have ended, or live in another container
-        process = psutil.Process(entry.pid)
+        process = psutil.Process(pid)
         name = one_line(process.name(), 40)
         user = one_line(process.username(), 40)
-    memory = entry.usedGpuMemory
-    return GpuProcess(entry.pid, user, name, None if memory is None else memory / GIB)
+        command = command_words(process.cmdline())
+    return GpuProcess(pid, user, name, memory_gib, command)
+
+
+def command_words(arguments: list[str]) -> str:
+    """Return what a command line runs: the program, and the script or module; no more, for the rest may hold secrets."""
+    words = [one_line(word, 200) for word in arguments[:64]]
+    if not any(words):
+        return ""
+    program = Path(words[0]).name
+    for number, word in enumerate(words[1:], start=1):
+        if word == "-m" and number + 1 < len(words):
+            module = words[number + 1]
+            if module.startswith("tunewright.engine.training.") and (run := _run_named(words[number + 2 :])):
+                return f"tunewright, run {run}"
+            return one_line(f"{program} -m {module}", 80)
+        if word == "-c":
+            break
+        if not word.startswith("-"):
+            script = Path(word).name
+            return one_line(f"{program} {script}", 80) if script.endswith((".py", ".sh")) else one_line(program, 80)
+    return one_line(program, 80)
+
+
+def _run_named(words: list[str]) -> str:
+    """Return the id of the run whose folder a trainer's arguments name."""
+    return next((one_line(Path(word).name, 60) for word in words if Path(word).parent.name == "runs"), "")
+
+
+def largest_processes(most: int = 3) -> tuple[GpuProcess, ...]:
+    """Return the processes that hold the most of the machine's memory (resident, GiB), the largest first."""
+    import psutil
+
+    found: list[tuple[int, int]] = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            found.append((process.memory_info().rss, process.pid))
+    return tuple(_process(pid, held / GIB) for held, pid in sorted(found, reverse=True)[:most])
 
 
 def sample_gpus() -> tuple[GpuDevice, ...]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +19,9 @@ hypothesis.settings.load_profile("shared machine")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "TUNEWRIGHT_QUEUE" not in os.environ:  # runs of these tests wait for nobody else's on this machine
+    os.environ["TUNEWRIGHT_QUEUE"] = tempfile.mkdtemp(prefix="tunewright-queue-")
+    atexit.register(shutil.rmtree, os.environ["TUNEWRIGHT_QUEUE"], ignore_errors=True)
 
 LONG = (
     "cli/test_demo.py",

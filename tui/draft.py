@@ -9,9 +9,17 @@ if TYPE_CHECKING:
     from ..engine.advice import Advice
     from ..engine.machine import Machine
     from ..engine.plan import Plan
+    from ..engine.runs.terms import Terms
     from ..recipes.model import Recipe
     from ..recipes.registry import Entry
     from .data_report import DataReport
+
+
+def _terms() -> Terms:
+    from ..engine.runs.terms import Terms
+
+    return Terms()
+
 
 STARTER_MODEL = "tunewright/starter"
 STARTER_DATA = "tunewright/starter-orders"
@@ -38,3 +46,5 @@ class Draft:
     """The method that was chosen; None follows the advice."""
     recipe: Recipe | None = None
     plan: Plan | None = None
+    terms: Terms = field(default_factory=_terms)
+    """When the run begins, and how it treats others on the machine."""

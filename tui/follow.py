@@ -12,6 +12,7 @@ from ..engine.runs.directory import RunDirectory, Standing, standing
 from ..engine.runs.events import MIB, Event, read_events
 from ..engine.runs.fold import Fold, glance
 from ..engine.runs.history import History
+from ..engine.runs.waiting import Wait, read_wait
 from ..foundation.text import clean
 
 INTERVAL_SECONDS = 0.25
@@ -44,6 +45,8 @@ class Reading:
     """How much of the events file is read, 0 to 1."""
     ended: float | None
     """When the run ended, None while it has not."""
+    wait: Wait | None = None
+    """What it waits for, None when it does not."""
 
 
 class Follower:
@@ -59,6 +62,7 @@ class Follower:
         self._offset = 0
         self._console_stamp: tuple[int, int] | None = None
         self._last_standing: Standing | None = None
+        self._last_wait: Wait | None = None
 
     def stop(self) -> None:
         """Have `follow` return soon."""
@@ -81,11 +85,13 @@ class Follower:
         history = self._read_history()
         events = () if self._fold else self._read_events()
         console = self._console()
-        if history is None and self._fold is None and not events and console is None and now == self._last_standing:
+        wait = read_wait(self.run) if now == "queued" else None
+        stands = now == self._last_standing and wait == self._last_wait
+        if history is None and self._fold is None and not events and console is None and stands:
             return None
-        self._last_standing = now
+        self._last_standing, self._last_wait = now, wait
         ended = _modified(self.run.result_file)
-        return Reading(self.run, history, events, now, console, self._share_read(), ended)
+        return Reading(self.run, history, events, now, console, self._share_read(), ended, wait)
 
     def _read_history(self) -> History | None:
         """Return the history once it is read, and before that, of a long one, what its newest events tell."""

@@ -9,10 +9,11 @@ from ..engine.plan import Plan
 from ..engine.runs.curves import Curves
 from ..engine.runs.directory import Standing
 from ..engine.runs.history import History
+from ..engine.runs.waiting import Wait
 from ..recipes.model import Recipe
 from .follow import Reading
 
-LIVE: tuple[Standing, ...] = ("starting", "running", "stopping", "unresponsive", "elsewhere")
+LIVE: tuple[Standing, ...] = ("starting", "queued", "running", "stopping", "unresponsive", "elsewhere")
 
 
 @dataclass(slots=True)
@@ -24,6 +25,8 @@ class RunState:
     console: str = ""
     share_read: float = 0.0
     ended: float | None = None
+    wait: Wait | None = None
+    """What it waits for, while it is queued."""
     recipe: Recipe | None = None
     plan: Plan | None = None
 
@@ -41,6 +44,7 @@ class RunState:
             self.standing = "stopping"
         self.share_read = reading.share_read
         self.ended = reading.ended
+        self.wait = reading.wait
 
     @property
     def curves(self) -> Curves:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from ..engine.runs.directory import RunDirectory, Standing, list_runs, standing
 from ..engine.runs.events import Eval, Event, Phase, Status, Step, newest_events, read_events
+from ..engine.runs.waiting import Wait, read_wait
 from ..foundation.errors import TunewrightError
 from ..foundation.text import one_line
 
@@ -35,6 +36,8 @@ class RunSummary:
     exact_match_before: float | None
     exact_match_after: float | None
     started: float | None
+    wait: Wait | None = None
+    """What it waits for, while it is queued."""
 
     @property
     def progress(self) -> float:
@@ -54,7 +57,10 @@ class RunShelf:
         summaries: list[RunSummary] = []
         for run in list_runs(self.folder):
             now = standing(run)
-            stamp = (now, *(_stamp(path) for path in (run.events_file, run.result_file, run.recipe_file)))
+            stamp = (
+                now,
+                *(_stamp(path) for path in (run.events_file, run.result_file, run.recipe_file, run.waiting_file)),
+            )
             known = self._known.get(run.id)
             if known is None or known[0] != stamp:
                 known = (stamp, summarise(run, now, known[1] if known else None))
@@ -101,6 +107,7 @@ def summarise(run: RunDirectory, now: Standing, before: RunSummary | None = None
         exact_match_before=match,
         exact_match_after=after if after is not None else _number(result.get("exact_match_after")),
         started=started,
+        wait=read_wait(run) if now == "queued" else None,
     )
 
 

@@ -21,6 +21,7 @@ class Face:
 
 FACES: dict[Standing, Face] = {
     "starting": Face("◌", "starting", "accent", "its processes are coming up"),
+    "queued": Face("◷", "queued", "accent", "it waits for its turn, or for memory"),
     "running": Face("●", "running", "accent", "it goes on without this window"),
     "stopping": Face("◐", "stopping", "warning", "it saves at its next step and stops"),
     "stopped": Face("■", "stopped", "warning", "it was saved and can be resumed"),

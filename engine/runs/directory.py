@@ -24,11 +24,12 @@ from ..redaction import redact
 from .events import Event, EventLog, Status
 
 Standing = Literal[
-    "starting", "running", "stopping", "stopped", "finished", "failed", "unresponsive", "lost", "elsewhere", "damaged"
-]
+    "starting", "queued", "running", "stopping", "stopped", "finished", "failed", "unresponsive", "lost", "elsewhere",
+    "damaged",
+]  # fmt: skip
 """What can be said of a run from outside.
 
-`unresponsive` is alive but silent; `lost` ended without a word; `elsewhere` was started by another machine that shares
+`queued` waits for its turn or for memory; `unresponsive` is alive but silent; `lost` ended without a word; `elsewhere` was started by another machine that shares
 this folder; `damaged` is no run that this version can read.
 """
 SILENCE_SECONDS = 120.0
@@ -162,6 +163,11 @@ class RunDirectory:
         return self.path / "rung.json"
 
     @property
+    def waiting_file(self) -> Path:
+        """What the run waits for; there only while it waits, and touched whenever it looks again."""
+        return self.path / "waiting.json"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
@@ -284,16 +290,17 @@ def standing(run: RunDirectory) -> Standing:
             return "elsewhere"
         if processes.boot_id != boot_id() or not processes.supervisor.alive:
             return "lost"
-        if time.time() - run.events_file.stat().st_mtime > SILENCE_SECONDS:
+        waiting = run.waiting_file.exists()
+        if time.time() - (run.waiting_file if waiting else run.events_file).stat().st_mtime > SILENCE_SECONDS:
             return "unresponsive"
-        return "running"
+        return "queued" if waiting else "running"
     except (TunewrightError, OSError):
         return "damaged"
 
 
 def is_live(run: RunDirectory) -> bool:
     """Tell whether a process of this machine is working on the run."""
-    return standing(run) in ("starting", "running", "stopping", "unresponsive")
+    return standing(run) in ("starting", "queued", "running", "stopping", "unresponsive")
 
 
 def create_run(recipe: Recipe, plan: Plan, name: str, folder: Path | None = None) -> RunDirectory:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 from ...foundation.files import open_regular
 from ..redaction import redact
 
-State = Literal["starting", "running", "stopping", "stopped", "finished", "failed"]
+State = Literal["starting", "queued", "running", "stopping", "stopped", "finished", "failed"]
 PhaseName = Literal[
     "starting",
     "downloading",

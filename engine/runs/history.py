@@ -113,6 +113,8 @@ class History:
                 case Ending():
                     self.ending = event
                 case Status():
+                    if self.state == "queued" and not self.steps:
+                        self.started = event.time  # what it waited for others is not its own time
                     self.state, self.reason = event.state, event.reason
                     if event.state == "running":
                         self.phase, self.phase_started, self.starting = None, event.time, {}

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...foundation.errors import TunewrightError, explain_os_error
@@ -21,13 +21,17 @@ from .circumstances import OtherCircumstances, differences, remember
 from .directory import RunDirectory, create_run, is_live, list_runs, standing
 from .events import EventLog, Measured, Notice
 from .pinned import pin
+from .terms import Terms, read_terms, write_terms
+from .unit import OWN_UNITS
 
 START_SECONDS = 20.0
 """How long a supervisor may take to say that it is there."""
 
 
-def launch(recipe: Recipe, plan: Plan, name: str, planning_seconds: float | None = None) -> RunDirectory:
-    """Make a new run called after `name` and start its supervisor; raises TunewrightError.
+def launch(
+    recipe: Recipe, plan: Plan, name: str, planning_seconds: float | None = None, terms: Terms | None = None
+) -> RunDirectory:
+    """Make a new run called after `name` and start its supervisor, at once or as its `terms` say; raises TunewrightError.
 
     What its user waited for the plan, `planning_seconds`, is kept with what else goes before the first step. What the
     recipe names on the Hub has to be here whole: a run neither waits for the network nor asks.
@@ -36,6 +40,8 @@ def launch(recipe: Recipe, plan: Plan, name: str, planning_seconds: float | None
     run = create_run(recipe, plan, name)
     pin(run, recipe)
     remember(run)
+    if terms is not None:
+        write_terms(run, terms)
     if planning_seconds is not None:
         log = EventLog(run.events_file)
         log.append(Measured(values={"seconds_planning": planning_seconds}))
@@ -80,10 +86,10 @@ def stop(run: RunDirectory) -> None:
         os.kill(processes.supervisor.pid, signal.SIGINT)
 
 
-def resume(run: RunDirectory, agreed: bool = False) -> int:
+def resume(run: RunDirectory, agreed: bool = False, terms: Terms | None = None) -> int:
     """Go on with `run` from its newest good checkpoint, and return that step (0: from the start); raises TunewrightError.
 
-    Where its circumstances are not what they were, somebody has to have `agreed`: raises OtherCircumstances.
+    It keeps to the terms that it was started with, unless others are given. Where its circumstances are not what they were, somebody has to have `agreed`: raises OtherCircumstances.
     """
     now = standing(run)
     if now in ("damaged", "elsewhere"):
@@ -113,10 +119,19 @@ def resume(run: RunDirectory, agreed: bool = False) -> int:
         log.close()
         remember(run)
     checkpoint, _ = newest_good(run.checkpoints)
+    if terms is not None:
+        write_terms(run, terms)
     if run.result_file.exists():
         run.result_file.rename(run.path / f"result-{time.strftime('%Y%m%d-%H%M%S')}.json")
     start(run)
     return checkpoint.step if checkpoint else 0
+
+
+def begin_now(run: RunDirectory) -> None:
+    """Let a waiting run begin as things are, at its next look; raises TunewrightError when it does not wait."""
+    if (now := standing(run)) != "queued":
+        raise TunewrightError("Run does not wait", f"{run.id} is {now}.", "`tunewright queue` lists what waits.")
+    write_terms(run, replace(read_terms(run), queue=False, wait_for_memory=False))
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,16 +180,23 @@ def _detaching(run: RunDirectory) -> tuple[list[str], str]:
     A new session survives a closed terminal. Where systemd ends all of a user's processes at logout, only a unit
     of the user's own manager survives that.
     """
-    if not _logout_kills():
-        return [], "a new session; it survives closing the terminal and logging out"
+    if "SLURM_JOB_ID" in os.environ:
+        return [], "a new session within the Slurm job, with which it ends"
+    survives = "a new session; it survives closing the terminal and logging out"
+    kills = _logout_kills()
+    if not kills and OWN_UNITS not in os.environ:
+        return [], survives
     manager = Path(os.environ.get("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}")) / "systemd" / "private"
     if not (shutil.which("systemd-run") and manager.exists()):
+        if not kills:
+            return [], survives
         return [], "a new session; this machine ends a user's processes at logout, so stay logged in"
     unit = f"tunewright-{run.id}"
     settings = [f"--setenv={name}={os.environ[name]}" for name in _PASSED_ON if name in os.environ]
     output = f"append:{run.console_file}"
     prefix = ["systemd-run", "--user", "--collect", "--quiet", f"--unit={unit}", *settings]
-    prefix += ["--property=OOMPolicy=continue"]  # the supervisor goes on when the kernel ends the trainer
+    # The supervisor goes on when the kernel ends the trainer, and is the one that is asked to save and stop.
+    prefix += ["--property=OOMPolicy=continue", "--property=KillMode=mixed"]
     prefix += [f"--property=StandardOutput={output}", f"--property=StandardError={output}", "--"]
     lingering = Path("/var/lib/systemd/linger", os.environ.get("USER", "")).is_file()
     survival = (
@@ -185,7 +207,7 @@ def _detaching(run: RunDirectory) -> tuple[list[str], str]:
 
 _PASSED_ON = (
     "PATH", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_HOME", "TUNEWRIGHT_HOME",
-    "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE",
+    "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "TUNEWRIGHT_QUEUE",
 )  # fmt: skip
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -34,7 +35,10 @@ from .events import Notice, State, Status
 from .fold import Fold, read_history
 from .history import History
 from .ladder import AFTER_TRAINING, BEFORE_TRAINING, Rung, ladder, next_rung, remember_rung, remembered_rung
+from .queue import Place
 from .shortage import KILLED, Shortage, kernel_kills, take_shortage
+from .terms import Terms, give_way, read_terms
+from .waiting import Patience, needed_gib
 
 SHOWN_CHANGES = 3
 LOOK_SECONDS = 5.0
@@ -73,6 +77,8 @@ class Supervisor:
         self.done_afresh = False
         """Whether what follows the training has had a process of its own."""
         self.started = time.time()
+        self.place: Place | None = None
+        """The run's ticket among those of all users of the machine."""
 
     def supervise(self) -> int:
         """Train to the end, and write `result.json` last; returns the exit status."""
@@ -83,6 +89,50 @@ class Supervisor:
         threading.Thread(target=self._look_after_files, name="files", daemon=True).start()
         sweep(self.run.checkpoints)
         hold_reserve(self.run)
+        terms = read_terms(self.run)
+        self._give_way(terms)
+        try:
+            begins = self._take_place(terms)
+        except TunewrightError as error:
+            self.log.append(Notice(level="error", title=error.title, message=error.message, remedy=error.remedy))
+            return self._conclude(outcome.REFUSED)
+        try:
+            return self._train_to_the_end() if begins else self._conclude(outcome.STOPPED)
+        finally:
+            if self.place is not None:
+                self.place.leave()
+
+    def _give_way(self, terms: Terms) -> None:
+        """Let the run give way to others as far as its terms say, and tell it."""
+        if terms.nice:
+            give_way(terms.nice)
+            message = f"The run gives way to other programs, on the processor by nice {terms.nice} and on the disk."
+            self.log.append(Notice(level="info", title="Gives way to others", message=message))
+
+    def _take_place(self, terms: Terms) -> bool:
+        """Wait for the run's turn and memory where its terms say so, and say on a ticket what it holds; False when stopped.
+
+        A run that does not wait goes on without a ticket where none can be had. Raises TunewrightError.
+        """
+        plan = self.run.plan()
+        self.run.waiting_file.unlink(missing_ok=True)  # an earlier supervisor may have been killed while it waited
+        if not terms.waits:
+            with contextlib.suppress(TunewrightError, OSError):
+                self.place = Place(self.run, plan, needed_gib(plan), "running")
+            return True
+        woken, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+        try:
+            patience = Patience(self.run, plan, terms, self.log)
+            self.place = patience.place
+            return patience.wait(lambda: self.stopped_by is not None, woken)
+        finally:
+            signal.set_wakeup_fd(-1)
+            os.close(woken)
+            os.close(waker)
+
+    def _train_to_the_end(self) -> int:
+        """Train, down the memory ladder where that is needed; returns the exit status."""
         rungs = ladder(self.run.plan())
         rung = remembered_rung(self.run, rungs)
         if rung:
@@ -192,6 +242,7 @@ class Supervisor:
                 state, reason = "finished", history.ending.reason if history.ending else "all steps were taken"
             case outcome.STOPPED:
                 saved = "when memory ran out; what was saved before is there" if self.cut_short else "after a save"
+                saved = saved if self.trainer else "while it waited to begin"
                 state, reason = "stopped", f"{self._stopped_how()}, {saved}"
             case outcome.REFUSED:
                 error = next((notice for notice in reversed(history.notices) if notice.level == "error"), None)

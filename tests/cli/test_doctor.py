@@ -63,7 +63,7 @@ def test_programs_get_the_same_data(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     pretend(monkeypatch, {"gpus": (H200,), "driver": "580.95.05"}, {})
     main(["doctor", "--json"])
     report = json.loads(capsys.readouterr().out)
-    assert report.keys() == {"machine", "installation", "findings"}
+    assert report.keys() == {"machine", "runs", "installation", "findings"}
     assert report["machine"]["gpus"][0]["processes"][0]["pid"] == 4711
     assert report["installation"]["packages"].keys() >= {"torch", "unsloth", "textual"}
     assert all(finding.keys() == {"severity", "title", "detail", "fix"} for finding in report["findings"])

@@ -36,6 +36,7 @@ def _one_time_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder of runs in a home of its own, with a fixed catalogue, a fixed model and fixed data."""
     monkeypatch.setenv("TUNEWRIGHT_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TUNEWRIGHT_QUEUE", str(tmp_path))  # no run of another test holds this machine
     monkeypatch.setattr("tunewright.recipes.registry.built_in", lambda: CATALOGUE)
     monkeypatch.setattr("tunewright.recipes.registry.fingerprint", lambda: "fixed")
     model, data = make_model(tmp_path / "model"), make_data(tmp_path / "orders.jsonl")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,10 +28,12 @@ if TYPE_CHECKING:
     from ...engine.hub.needs import Need
     from ...engine.machine import Machine
     from ...engine.plan import Plan
+    from ...engine.runs.terms import Terms
     from ...recipes.model import Recipe
 
 
 LABEL = 15
+SHOWN_HOLDERS = 2
 SMALL_SHARE = 0.015
 LOST_FIGURES, LOST_WORDS = 19, 24
 """Cells that a losing plan's figures take beside its name, and the least that its reason must have."""
@@ -43,6 +46,13 @@ class PlanMade(Message):
     recipe: Recipe
     plan: Plan | None
     problem: TunewrightError | None
+
+
+@dataclass
+class Beside(Message):
+    """Who else is on what the plan takes."""
+
+    said: tuple[str, ...]
 
 
 @dataclass
@@ -71,6 +81,7 @@ class LaunchStep(Step):
         self._starting = False
         self._probing = ""
         self._problem: TunewrightError | None = None
+        self._beside: tuple[str, ...] = ()
 
     def compose(self) -> ComposeResult:
         with Vertical(id="plan-top"):
@@ -80,6 +91,7 @@ class LaunchStep(Step):
 
     def enter(self) -> None:
         self._starting = False
+        self._look_beside()
         self.query_one("#reasons").focus()
         recipe, machine = self.draft.recipe, self.draft.machine
         if recipe is None or machine is None or (recipe == self._planned and self.draft.plan is not None):
@@ -100,7 +112,10 @@ class LaunchStep(Step):
     @background("plan")
     def _plan(self, recipe: Recipe, machine: Machine) -> None:
         from ...engine.planner import plan_recipe
+        from ...engine.runs.waiting import machine_in_turn
 
+        if self.draft.terms.waits:
+            machine = machine_in_turn(machine)
         try:
             deliver(self, PlanMade(recipe, plan_recipe(recipe, machine), None))
         except TunewrightError as error:
@@ -111,6 +126,7 @@ class LaunchStep(Step):
         if message.recipe != self._planned:
             return
         self.draft.plan, self._problem = message.plan, message.problem
+        self._look_beside()
         self._paint()
         self.post_message(StepChanged())
 
@@ -124,7 +140,8 @@ class LaunchStep(Step):
             self.query_one("#reasons", ScrollPane).show(Content.styled("There is no plan.", "$muted"))
         elif self.draft.plan is not None and self.draft.machine is not None:
             plan, machine = self.draft.plan, self.draft.machine
-            self.query_one("#prediction", Pane).show(lambda width: prediction_text(plan, width))
+            beside = self._beside
+            self.query_one("#prediction", Pane).show(lambda width: prediction_text(plan, width, beside))
             self.query_one("#memory", Pane).show(lambda width: memory_text(plan, machine, width))
             self.query_one("#reasons", ScrollPane).show(lambda width: reasons_text(plan, width))
 
@@ -144,21 +161,53 @@ class LaunchStep(Step):
             return f"Probing: {self._probing}…"
         if self.draft.plan is None:
             return ""
-        return (
-            "Press enter to start. The run goes on when you leave or lose the connection. "
-            "Press p to measure a few steps first."
-        )
+        return f"{enter_told(self.draft.terms)} The run goes on without this terminal. p measures first, w says when."
+
+    def choose_terms(self) -> None:
+        """Ask when the run is to begin, and how it is to give way; plan anew where waiting changes what is free."""
+        from ..widgets.terms_dialog import TermsDialog
+
+        def take(terms: Terms | None) -> None:
+            if terms is None:
+                return
+            again = terms.waits != self.draft.terms.waits and self.draft.machine is not None
+            self.draft.terms = terms
+            if again:
+                self._planned = None
+                self.enter()
+            self.post_message(StepChanged())
+
+        self.app.push_screen(TermsDialog(self.draft.terms), take)
+
+    @background("beside")
+    def _look_beside(self) -> None:
+        """See who else is on what the plan takes."""
+        from ...engine.runs.queue import holders_of, holders_told
+
+        plan, machine = self.draft.plan, self.draft.machine
+        if plan is None or machine is None:
+            return
+        runs = holders_told(holders_of(plan), plan)
+        cards = [gpu for gpu in machine.gpus if plan.device == "cuda" and gpu.index in plan.gpu_indices]
+        held = [f"GPU {gpu.index}: {process.said}" for gpu in cards for process in gpu.processes[:SHOWN_HOLDERS]]
+        deliver(self, Beside(tuple(filter(None, (runs, *held)))))
+
+    @on(Beside)
+    def _show_beside(self, message: Beside) -> None:
+        if message.said != self._beside:
+            self._beside = message.said
+            self._paint()
 
     def forward(self) -> bool:
         if self.draft.recipe is not None and self.draft.plan is not None:
             self._starting = True
             self.post_message(StepChanged())
             name = self.draft.entry.name if self.draft.entry else self.draft.recipe.method.kind
-            self._launch(self.draft.recipe, self.draft.plan, name)
+            self._launch(self.draft.recipe, self.draft.plan, name, self.draft.terms)
         return False
 
     @background("launch")
-    def _launch(self, recipe: Recipe, plan: Plan, name: str) -> None:
+    def _launch(self, recipe: Recipe, plan: Plan, name: str, terms: Terms) -> None:
         from ...engine.hub.needs import needs_of
         from ...engine.runs.launch import launch
 
@@ -166,7 +215,7 @@ class LaunchStep(Step):
             if needs := needs_of(recipe):
                 deliver(self, Needed(needs, start=True))
                 return
-            deliver(self, RunLaunched(launch(recipe, plan, name)))
+            deliver(self, RunLaunched(launch(recipe, plan, name, terms=terms)))
         finally:
             self._starting = False
             deliver(self, StepChanged())
@@ -223,8 +272,17 @@ class LaunchStep(Step):
         self.post_message(StepChanged())
 
 
-def prediction_text(plan: Plan, width: int) -> Content:
-    """Return what the run is expected to take."""
+def enter_told(terms: Terms) -> str:
+    """Say what enter does."""
+    if terms.queue:
+        return "Press enter to queue it: it begins when its turn comes."
+    if terms.waits:
+        return "Press enter: it begins when its memory is free."
+    return "Press enter to start."
+
+
+def prediction_text(plan: Plan, width: int, beside: Sequence[str] = ()) -> Content:
+    """Return what the run is expected to take, and who else is on what it takes."""
     prediction = plan.prediction
     if prediction is None:
         return Content.styled("This plan has no prediction.", "$muted")
@@ -245,7 +303,7 @@ def prediction_text(plan: Plan, width: int) -> Content:
     ]
     lines.append(hanging(Content.styled(f"{'layout':<9}", "$muted"), Content(" · ".join(layout(plan))), width))
     mark = Content.styled("! ", "$warning")
-    lines += [hanging(mark, Content.styled(one_line(note, 300), "$muted"), width) for note in plan.notes]
+    lines += [hanging(mark, Content.styled(one_line(note, 300), "$muted"), width) for note in (*beside, *plan.notes)]
     return Content("\n").join(lines)
 
 

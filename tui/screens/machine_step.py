@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,8 +22,10 @@ from .step import Step
 if TYPE_CHECKING:
     from ...engine.installation import Finding, Installation
     from ...engine.machine import GpuDevice, Machine
+    from ...engine.runs.queue import Ticket
 
 MARKS = {"ok": ("✓", "success"), "hint": ("i", "accent"), "warning": ("!", "warning"), "problem": ("✗", "error")}
+SHOWN_RUNS = 4
 SHOWN = ("torch", "transformers", "trl", "peft", "bitsandbytes", "unsloth")
 
 
@@ -31,6 +34,8 @@ class MachineFound(Message):
     """The machine is known."""
 
     machine: Machine
+    runs: tuple[Ticket, ...] = ()
+    """What runs of all users hold or wait for."""
 
 
 @dataclass
@@ -59,9 +64,10 @@ class MachineStep(Step):
     @background("machine")
     def _inspect(self) -> None:
         from ...engine.machine import inspect_machine
+        from ...engine.runs.queue import living_tickets
 
         machine = inspect_machine(runs_folder())
-        deliver(self, MachineFound(machine))
+        deliver(self, MachineFound(machine, living_tickets()))
         from ...engine.installation import examine, inspect_installation
 
         installation = inspect_installation()
@@ -70,7 +76,7 @@ class MachineStep(Step):
     @on(MachineFound)
     def _show_machine(self, message: MachineFound) -> None:
         self.draft.machine = message.machine
-        self.query_one("#machine", Pane).show(lambda width: machine_text(message.machine, width))
+        self.query_one("#machine", Pane).show(lambda width: machine_text(message.machine, width, message.runs))
 
     @on(InstallationFound)
     def _show_installation(self, message: InstallationFound) -> None:
@@ -85,8 +91,10 @@ class MachineStep(Step):
         return None if self.draft.machine else "Still looking at the machine."
 
 
-def machine_text(machine: Machine, width: int) -> Content:
+def machine_text(machine: Machine, width: int, runs: Sequence[Ticket] = ()) -> Content:
     """Return the machine in lines that fit `width`; every bar has its figures beside it."""
+    from ...engine.runs.queue import names_told
+
     length = max(10, min(32, width - 56))
     lines: list[Content] = []
     for gpu in machine.gpus:
@@ -97,6 +105,10 @@ def machine_text(machine: Machine, width: int) -> Content:
     free = f"  {machine.memory_free_gib:,.1f} of {machine.memory_total_gib:,.1f} GiB free"
     lines.append(_labelled("memory", memory + free))
     lines.append(_labelled("disk", Content(f"{machine.disk_free_gib:,.0f} GiB free where the runs are kept")))
+    for ticket in runs[:SHOWN_RUNS]:
+        does = "holds" if ticket.state == "running" else "waits for"
+        said = f"{ticket.user}'s run {ticket.run} {does} {names_told(ticket.resources)}"
+        lines.append(_labelled("run", Content.styled(one_line(said, 100), "$warning")))
     note = Content.styled(one_line(machine.accelerator_note, 200), "$muted")
     lines.append(hanging(_labelled("", Content("")), note, width))
     return Content("\n").join(lines)
@@ -114,9 +126,7 @@ def _gpu(gpu: GpuDevice, length: int) -> list[Content]:
         _labelled("", bar(used / gpu.memory_total_gib, length) + f"  {gpu.memory_free_gib:.1f} of {gpu.memory_total_gib:.1f} GiB free"),
     ]  # fmt: skip
     for process in gpu.processes[:4]:
-        held = f"{process.memory_gib:.1f} GiB" if process.memory_gib is not None else "an unknown amount"
-        said = f"! {held} held by {process.name} of {process.user}, pid {process.pid}"
-        lines.append(_labelled("", Content.styled(one_line(said, 100), "$warning")))
+        lines.append(_labelled("", Content.styled(one_line(f"! held: {process.said}", 100), "$warning")))
     return lines
 
 

@@ -6,7 +6,7 @@ from functools import partial
 
 from textual import on
 
-from ...engine.runs.directory import RunDirectory, is_live
+from ...engine.runs.directory import RunDirectory, is_live, standing
 from ...foundation.text import one_line
 from ..background import background, deliver
 from ..messages import CircumstancesChanged, RunChanged
@@ -28,6 +28,8 @@ class RunActionScreen(FramedScreen):
             self._stop(run)  # whose error says how the run stands
             return
         text = "It saves at its next step and then stops. It can be resumed from there, with r."
+        if standing(run) == "queued":
+            text = "It leaves the queue. With r it takes a place at the end of it."
         self.app.push_screen(ConfirmDialog("Stop the run?", text, "Stop"), partial(self._stop_if_agreed, run))
 
     def _stop_if_agreed(self, run: RunDirectory, agreed: bool | None) -> None:
@@ -38,8 +40,33 @@ class RunActionScreen(FramedScreen):
     def _stop(self, run: RunDirectory) -> None:
         from ...engine.runs.launch import stop
 
+        waits = standing(run) == "queued"
         stop(run)
-        deliver(self, RunChanged("The run saves at its next step, then stops."))
+        deliver(
+            self, RunChanged("The run leaves the queue." if waits else "The run saves at its next step, then stops.")
+        )
+
+    def action_front(self) -> None:
+        if (run := self.chosen_run()) is not None:
+            self._to_front(run)
+
+    @background("change")
+    def _to_front(self, run: RunDirectory) -> None:
+        from ...engine.runs.queue import to_front
+
+        to_front(run.id)
+        deliver(self, RunChanged("The run has the first of your places in the queue."))
+
+    def action_begin(self) -> None:
+        if (run := self.chosen_run()) is not None:
+            self._begin(run)
+
+    @background("change")
+    def _begin(self, run: RunDirectory) -> None:
+        from ...engine.runs.launch import begin_now
+
+        begin_now(run)
+        deliver(self, RunChanged("The run begins, whatever it waited for."))
 
     def action_resume(self) -> None:
         if (run := self.chosen_run()) is not None:

@@ -35,7 +35,11 @@ def head(state: RunState, width: int) -> Content:
     """Return the two lines above everything: how the run stands, and how far it is."""
     elapsed, left = state.elapsed(), state.history.seconds_left()
     times = [f"{duration(elapsed)} elapsed"] if elapsed is not None else []
-    if not state.history.steps and state.plan is not None and state.plan.prediction is not None and elapsed is not None:
+    if state.wait is not None:
+        times = [f"waits for {duration(max(0.0, state.now() - state.wait.since))}"]
+    elif (
+        not state.history.steps and state.plan is not None and state.plan.prediction is not None and elapsed is not None
+    ):
         left = max(0.0, state.plan.prediction.total_seconds - elapsed)
     if left and state.live:
         times.append(f"{duration(left)} left")
@@ -72,6 +76,9 @@ def _progress(state: RunState, width: int) -> Content:
         reason = one_line(history.reason, 200) or FACES[state.standing].meaning
         steps = f"step {history.step:,} of {state.total_steps:,}"
         return Content.assemble(steps, (f" · {reason}", "$muted")).truncate(width, ellipsis=True)
+    if state.wait is not None:
+        place = f"{state.wait.short} · " if state.wait.place else ""
+        return Content.assemble((place, "bold"), state.wait.said).truncate(width, ellipsis=True)
     phase = history.phase
     name = phase.name if phase else "starting"
     done: float | None

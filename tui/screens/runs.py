@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
 from textual import on
 from textual.app import ComposeResult
 from textual.content import Content
+from textual.message import Message
 from textual.widgets import OptionList
 
 from ...engine.runs.directory import RunDirectory
@@ -12,13 +17,16 @@ from ...foundation.text import one_line
 from ..background import background, deliver
 from ..figures import clock, number, share
 from ..keys import bindings
-from ..messages import RunsListed
+from ..messages import RunChanged, RunsListed
 from ..run_state import LIVE
 from ..run_summary import RunShelf, RunSummary
 from ..standing import face
 from ..widgets.bar import bar
 from ..widgets.row_list import Column, Row, RowList
 from .run_actions import RunActionScreen
+
+if TYPE_CHECKING:
+    from ...engine.runs.unit import Unit
 
 COLUMNS = (
     Column("standing", 11),
@@ -30,6 +38,15 @@ COLUMNS = (
     Column("started", 12, rank=5, right=True),
     Column("id", 36, rank=6, weight=1),
 )
+
+
+@dataclass
+class UnitFound(Message):
+    """How the unit stands that brings runs back at boot."""
+
+    unit: Unit
+
+
 EMPTY = "No run yet. Press 1 to start one: the built-in recipe takes about a minute and needs no GPU."
 
 
@@ -75,6 +92,36 @@ class RunsScreen(RunActionScreen):
     def chosen_run(self) -> RunDirectory | None:
         return self._runs.get(self.query_one(RowList).chosen or "")
 
+    @background("unit")
+    def action_unit(self) -> None:
+        """Show the unit that brings runs back at boot, and offer to install it, or to remove it."""
+        from ...engine.runs.unit import inspect_unit
+
+        deliver(self, UnitFound(inspect_unit()))
+
+    @on(UnitFound)
+    def _offer_unit(self, message: UnitFound) -> None:
+        from ..widgets.confirm_dialog import ConfirmDialog
+
+        unit = message.unit
+        title = "Runs come back at every boot" if unit.installed else "Bring runs back at every boot?"
+        text = "\n".join((f"{unit.path}", "", unit.text, *unit.notes))
+        verb = "Remove" if unit.installed else "Install"
+        answered = partial(self._change_unit_if_agreed, not unit.installed)
+        self.app.push_screen(ConfirmDialog(title, text, verb), answered)
+
+    def _change_unit_if_agreed(self, install: bool, agreed: bool | None) -> None:
+        if agreed:
+            self._change_unit(install)
+
+    @background("unit")
+    def _change_unit(self, install: bool) -> None:
+        from ...engine.runs.unit import install_unit, remove_unit
+
+        unit = install_unit() if install else remove_unit()
+        said = "The unit is gone." if not install else "The unit is enabled." if unit.enabled else unit.notes[0]
+        deliver(self, RunChanged(said))
+
     @on(OptionList.OptionSelected)
     def action_open(self) -> None:
         if (run := self.chosen_run()) is not None:
@@ -91,6 +138,8 @@ def _row(summary: RunSummary) -> Row:
     progress = bar(summary.progress, 8) + f" {summary.step:,}/{summary.total_steps:,}"
     if summary.standing in LIVE and not summary.step:
         progress = Content.styled(summary.phase, "$muted")
+    if summary.wait is not None:
+        progress = Content.styled(summary.wait.short, "$muted")
     return Row(
         summary.run.id,
         (

@@ -153,6 +153,12 @@ class TuneScreen(FramedScreen):
         if isinstance(step, LaunchStep):
             step.probe()
 
+    def action_choose_terms(self) -> None:
+        """Say when the run begins, where it is about to."""
+        step = self.steps[self.present]
+        if isinstance(step, LaunchStep):
+            step.choose_terms()
+
     def action_fetch(self) -> None:
         """Fetch from the Hub what is not here, where a step knows what that is."""
         step = self.steps[self.present]
