@@ -92,6 +92,7 @@ bench-data: $(STAMPS)/installed-dev  ## audit a million rows, and 268 files with
 
 torture: $(STAMPS)/installed-dev  ## kill runs, fill disks and drop terminals, and compare what comes out (two hours on 2 cores)
 	$(BIN)/python benchmarks/torture.py --out benchmarks/torture.json
+	$(BIN)/python benchmarks/registry_kills.py --out benchmarks/registry_kills.json
 	$(BIN)/python benchmarks/full_disk.py --out benchmarks/full_disk.json
 	$(BIN)/python benchmarks/dropped.py --out benchmarks/dropped.json
 

@@ -134,25 +134,28 @@ def count_statement(query: Query) -> tuple[str, tuple[str]] | None:
     return "SELECT count(*) AS number FROM search WHERE search MATCH ?", (as_words(query.text) or '""',)
 
 
-def statement(query: Query, limit: int | None, matches: int | None) -> tuple[str, dict[str, Any]]:
-    """Return the statement that finds what `query` asks for, with its parameters; `matches` have its words."""
-    parameters: dict[str, Any] = {"limit": -1 if limit is None else limit}
+def statement(query: Query, limit: int | None, matches: int | None) -> tuple[str, str, dict[str, Any]]:
+    """Return the statements that find and that count what `query` asks for, with their parameters.
+
+    `matches` is how many recipes have its words, None where it asks for none.
+    """
+    parameters: dict[str, Any] = {}
     conditions: list[str] = []
-    matched, found, best = "", "", ""
+    found, best = "", ""
 
     def require(condition: str, **values: Any) -> None:
         if None not in values.values():
             conditions.append(condition)
             parameters.update(values)
 
-    if matches is not None:
+    if matches is not None and matches <= MEANINGFUL_MATCHES:
         # Name and title weigh most, then tags; the columns stand in the order of the search table.
-        fit = "round(bm25(search, 8.0, 6.0, 4.0, 2.0, 2.0, 2.0, 1.0), 1)" if matches <= MEANINGFUL_MATCHES else "0"
-        matched = f"""matched AS MATERIALIZED (
-            SELECT rowid AS recipe, {fit} AS fit FROM search WHERE search MATCH :words
-        ),"""
-        found, best = "JOIN matched AS m ON m.recipe = s.recipe", "m.fit, "
-        parameters["words"] = as_words(query.text or "") or '""'
+        found = """JOIN (SELECT rowid AS recipe, round(bm25(search, 8.0, 6.0, 4.0, 2.0, 2.0, 2.0, 1.0), 1) AS fit
+                         FROM search WHERE search MATCH :words) AS m ON m.recipe = s.recipe"""
+        best = "m.fit, "
+        parameters["words"] = as_words(query.text or "")
+    elif matches is not None:
+        require("s.recipe IN (SELECT rowid FROM search WHERE search MATCH :words)", words=as_words(query.text or ""))
     require("s.method = :method", method=query.method)
     require("s.objective = :objective", objective=query.objective)
     require("instr(lower(s.model), lower(:model)) > 0", model=query.model)
@@ -165,23 +168,20 @@ def statement(query: Query, limit: int | None, matches: int | None) -> tuple[str
     require(
         "EXISTS (SELECT 1 FROM proofs WHERE hardware = :hardware AND revision = s.revision)", hardware=query.hardware
     )
-    where = " AND ".join(conditions) or "true"
-    # A search by words goes by how well they fit, among equals by evidence; everything else by evidence alone.
+    chosen = f"FROM shelf AS s {found} WHERE {' AND '.join(conditions) or 'true'}"
+    # A search by words goes by how well they fit, among equals by evidence; everything else by evidence alone, in the
+    # order of an index, so that the first ones are there without the others.
+    order = f"{best}s.grade DESC, s.finished DESC, s.failed, s.slug"
     sql = f"""
-        WITH {matched} chosen AS MATERIALIZED (
-            SELECT s.recipe, row_number() OVER (ORDER BY {best}s.grade DESC, s.finished DESC, s.failed, s.slug) AS place,
-                   count(*) OVER () AS total
-            FROM shelf AS s {found}
-            WHERE {where}
-        )
         SELECT {NAME} AS name, e.title, e.summary, s.method, s.objective, s.model, s.size_billions, e.data, s.licence,
-               s.revision, s.origin, e.accepted, s.tier, s.edition, s.grade, c.total,
+               s.revision, s.origin, e.accepted, s.tier, s.edition, s.grade,
                t.replicated, t.published, t.finished, t.failed, t.smoke, t.claims,
                (SELECT group_concat(tag, char(10)) FROM (SELECT tag FROM tags WHERE recipe = r.id ORDER BY rowid)) AS tags
-        FROM chosen AS c JOIN shelf AS s ON s.recipe = c.recipe JOIN recipes AS r ON r.id = c.recipe
+        FROM (SELECT s.recipe AS chosen, row_number() OVER () AS place FROM (
+                SELECT s.recipe {chosen} ORDER BY {order} LIMIT {-1 if limit is None else int(limit)}) AS s) AS c
+        JOIN shelf AS s ON s.recipe = c.chosen JOIN recipes AS r ON r.id = c.chosen
         JOIN editions AS e ON e.id = s.edition
         LEFT JOIN tallies AS t ON t.revision = s.revision
-        WHERE c.place <= :limit OR :limit < 0
         ORDER BY c.place
     """
-    return sql, parameters
+    return sql, f"SELECT count(*) AS number {chosen}", parameters

@@ -147,8 +147,13 @@ class HubRemote:
             return TunewrightError("Not a name on the Hub", one_line(str(error), 200), "Such as owner/name.")
         if (told := explain_line(error)) is not None:
             return told
-        if isinstance(error, ValueError):  # what the Hub's check of a README finds
+        if isinstance(error, ValueError) and writing:  # what the Hub's check of a README finds
             return TunewrightError("The Hub refused", without_secrets(str(error)), "Nothing was written.")
+        if isinstance(error, (ValueError, KeyError, TypeError, AttributeError)):
+            said = f"{type(error).__name__}: {without_secrets(str(error))}"
+            return TunewrightError(
+                "Answer not understood", f"{host()} answers otherwise than the Hub: {said}.", "Try later."
+            )
         return error
 
     def _answered(self, error: Any, writing: bool) -> TunewrightError:

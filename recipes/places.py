@@ -139,13 +139,16 @@ def _read_plain(path: Path, most_bytes: int) -> bytes | None:
         if path.is_symlink():
             raise _not_plain(path, "a symbolic link") from error
         raise explain_os_error(error, path, "Reading") from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         facts = os.fstat(descriptor)
         if not stat.S_ISREG(facts.st_mode):
             raise _not_plain(path, "no plain file")
         if facts.st_size > most_bytes:
             raise _not_plain(path, f"larger than {most_bytes // 1024} KiB")
-        return file.read(most_bytes)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(most_bytes)
+    finally:
+        os.close(descriptor)
 
 
 def _not_plain(path: Path, what: str) -> TunewrightError:

@@ -81,8 +81,12 @@ class Registry:
         matches = self._connection.read(*count)[0]["number"] if count else None
         if matches == 0:
             return Findings((), 0)
-        rows = self._connection.read(*statement(query, limit, matches))
-        return Findings(tuple(map(_found, rows)), rows[0]["total"] if rows else 0)
+        sql, counting, parameters = statement(query, limit, matches)
+        rows = self._connection.read(sql, parameters)
+        total = len(rows)
+        if limit is not None and total >= limit:
+            total = self._connection.read(counting, parameters)[0]["number"]
+        return Findings(tuple(map(_found, rows)), total)
 
     def list(self, search: str | None = None) -> list[Entry]:
         """Return the recipes that hold every word of `search`, best first; all of them by name, built-in ones first."""

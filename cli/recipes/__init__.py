@@ -20,6 +20,7 @@ VERBS: dict[str, Noun] = {
     "edit": Noun("changing", "change a recipe of one's own in $EDITOR; what is not valid is kept as a draft"),
     "note": Noun("changing", "say why the present edition of a recipe was made"),
     "alias": Noun("changing", "give the present edition of a recipe a second name, which can be moved"),
+    "verify": Noun("verifying", "take some steps of a recipe here, and hold its plan against what they took"),
     "publish": Noun("sharing", "send a recipe to the Hub, a folder or a git repository, once every byte was shown"),
     "pull": Noun("sharing", "take a recipe from the Hub, a folder or a git repository, as a stranger's"),
     "accept": Noun("changing", "take a stranger's recipe for one's own to run, once it has been read"),
