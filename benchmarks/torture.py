@@ -84,6 +84,9 @@ def main(arguments: list[str]) -> int:
         "unreadable_runs": sum(each["unreadable"] for each in found),
         "other_losses": sum(each["other_losses"] for each in found),
         "other_weights": sum(each["other_weights"] for each in found),
+        "other_losses_of": dict(
+            Counter(f"{each['method']} by {each['backend']}" for each in found if each["other_losses"])
+        ),
         "largest_difference_of_losses": max((each["largest_difference"] for each in found), default=0.0),
         "proofs_of_continuity": sum(each["proofs"] for each in found),
         "broken_proofs": sum(each["broken_proofs"] for each in found),

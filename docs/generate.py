@@ -34,6 +34,7 @@ PAGES = [
     ROOT / "docs" / "predictions.md",
     ROOT / "docs" / "data.md",
     ROOT / "docs" / "training.md",
+    ROOT / "docs" / "runs.md",
     ROOT / "docs" / "recipes.md",
 ]
 FIGURES = ROOT / "benchmarks" / "figures.json"
@@ -322,7 +323,41 @@ def interchange() -> str:
     return "\n".join(rows)
 
 
+def mistreated() -> str:
+    """What runs withstood when the harnesses were run last."""
+    torture, on_cards, disks, drops = (
+        json.loads((ROOT / "benchmarks" / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("torture", "torture_gpu", "full_disk", "dropped")
+    )
+    failures = sum(each["failures"] for each in disks["writers"].values())
+    rows = [
+        "| What was done | How often | What was lost |",
+        "|---|--:|---|",
+        f"| SIGKILL to the trainer, the supervisor or both ({_most(torture['by_phase'])}) | {torture['kills']:,} "
+        f"| {torture['lost_checkpoints']} checkpoints, {torture['unreadable_runs']} runs; {torture['other_losses']} with another loss "
+        f"by `repr`, {torture['other_weights']} with other weights |",
+        f"| the same of runs on cards ({_most(on_cards['by_backend'])}) | {on_cards['kills']:,} "
+        f"| {on_cards['lost_checkpoints']} checkpoints, {on_cards['unreadable_runs']} runs; of {on_cards['runs']} runs "
+        f"{on_cards['other_losses']} with another loss, by {percent_text(on_cards['largest_difference_of_losses'])} at most |",
+        f"| a file of a checkpoint flipped in one bit, cut short or removed | {torture['damaged_files']:,} "
+        f"| {len(torture['damages_not_found'])} not found before loading |",
+        f"| a disk that fills at one page after the other, under each writer | {failures:,} | {disks['torn']} torn states |",
+        f"| a whole run on a disk of another size ({_most(disks['runs_by_end'])}) | {disks['runs']:,} "
+        f"| {disks['unclear_stops']} stops without a clear word, {disks['other_results']} other results once there was space |",
+        f"| a terminal dropped from a run ({_most(drops['by_way'])}) | {drops['drops']:,} "
+        f"| {drops['runs_ended_early']} runs ended, {drops['other_losses']} with other losses |",
+    ]
+    return "\n".join(
+        ["Printed by `make torture` on processors, and by `benchmarks/torture.py --gpus` on H200 cards:", "", *rows]
+    )
+
+
+def _most(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items())
+
+
 PARTS: dict[str, Callable[[], str]] = {
+    "mistreated": mistreated,
     "interchange": interchange,
     "rivals": rivals,
     "several": several,
