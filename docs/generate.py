@@ -10,6 +10,7 @@ import inspect
 import json
 import re
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from tunewright.engine.data.findings import CATALOGUE
 from tunewright.engine.data.formats import FIELDS
 from tunewright.engine.questions import QUESTIONS
 from tunewright.recipes.catalogue import built_in
-from tunewright.recipes.model import FORMATS, FullMethod, LoraMethod, QloraMethod, Recipe, Section, parse_recipe
+from tunewright.recipes.model import FORMATS, TIERS, FullMethod, LoraMethod, QloraMethod, Recipe, Section, parse_recipe
 from tunewright.tui.keys import key_table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -64,11 +65,22 @@ def keys() -> str:
 
 def recipes() -> str:
     """The built-in recipes."""
-    rows = ["| Recipe | Method | Model | What it is |", "|---|---|---|---|"]
-    for name, text in sorted(built_in().items()):
-        recipe = parse_recipe(text, name)
-        rows.append(f"| `{name}` | {recipe.method.kind} | {recipe.base.model} | {recipe.card.summary} |")
+    rows = ["| Recipe | Standing | Objective | Method | Model | What it is |", "|---|---|---|---|---|---|"]
+    order = {"starter": 0, "A": 1, "B": 2, "C": 3, "D": 4}
+    found = {name: parse_recipe(text, name) for name, text in built_in().items()}
+    for name, recipe in sorted(found.items(), key=lambda each: (order[each[1].card.tier or "starter"], each[0])):
+        tier = recipe.card.tier
+        standing = f"{TIERS[tier]} ({tier})" if tier else "runs anywhere"
+        words = (standing, recipe.training.objective, recipe.method.kind, recipe.base.model, recipe.card.title)
+        rows.append(f"| `{name}` | {' | '.join(words)} |")
     return "\n".join(rows)
+
+
+def left_out() -> str:
+    """The cited configurations that are no recipes here."""
+    found = tomllib.loads((ROOT / "docs" / "left_out.toml").read_text(encoding="utf-8"))
+    rows = ["| Configuration | Why it is left out |", "|---|---|"]
+    return "\n".join([*rows, *(f"| {each['title']} | {each['because']} |" for each in found.values())])
 
 
 def fields() -> str:
@@ -359,6 +371,7 @@ def _most(counts: dict[str, int]) -> str:
 PARTS: dict[str, Callable[[], str]] = {
     "mistreated": mistreated,
     "interchange": interchange,
+    "left_out": left_out,
     "rivals": rivals,
     "several": several,
     "audit": audit,
