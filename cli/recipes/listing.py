@@ -177,7 +177,7 @@ def _table(entries: Sequence[Found], width: int) -> str:
     spare = width - sum(widths) - gaps
     if spare < NARROWEST_TITLE:
         widths[3] = max(len("MODEL"), widths[3] - (NARROWEST_TITLE - spare))
-        spare = max(NARROWEST_TITLE, width - sum(widths) - gaps)
+        spare = max(len("TITLE"), width - sum(widths) - gaps)
     lines: list[str] = []
     for *cells, model, title in rows:
         padded = [f"{cell:{width}}" for cell, width in zip(cells, widths, strict=False)]
