@@ -21,7 +21,7 @@ from typing import Any
 
 import yaml
 from tunewright.foundation.errors import TunewrightError
-from tunewright.recipes.interchange import guess_format, import_recipe
+from tunewright.recipes.interchange.conversion import guess_format, import_recipe
 from tunewright.recipes.interchange.reading import read_values
 
 FIGURES = Path(__file__).with_suffix(".json")

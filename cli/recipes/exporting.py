@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from ...foundation.files import write_atomically
-from ...recipes.interchange import TARGETS, export_recipe
+from ...recipes.interchange import TARGETS
 from ..parser import add_json, print_json
 from ..recipe_argument import add_recipe, find_recipe
 
@@ -23,6 +23,8 @@ def configure_export(parser: argparse.ArgumentParser) -> None:
 
 def run_export(arguments: argparse.Namespace) -> int:
     """Write the recipe in the other format and return the exit status."""
+    from ...recipes.interchange.conversion import export_recipe
+
     exported = export_recipe(find_recipe(arguments)[1], arguments.target, arguments.allow_loss)
     if arguments.out:
         path = Path(arguments.out).expanduser()

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...foundation.errors import TunewrightError
 from ...foundation.files import read_text, write_atomically
 from ...foundation.text import clean, one_line
-from ...recipes.interchange import FORMATS, Imported, import_recipe
+from ...recipes.interchange import FORMATS
 from ...recipes.registry import open_registry
 from ..parser import add_json, print_json
 from ..table import paragraph, render_table
+
+if TYPE_CHECKING:
+    from ...recipes.interchange.ledger import Imported
 
 LARGEST_FILE_BYTES = 1 << 20
 
@@ -30,6 +34,8 @@ def configure_import(parser: argparse.ArgumentParser) -> None:
 
 def run_import(arguments: argparse.Namespace) -> int:
     """Import the file and return the exit status."""
+    from ...recipes.interchange.conversion import import_recipe
+
     if not 1 <= arguments.gpus <= 65_536:
         raise TunewrightError("Not a number of GPUs", f"{arguments.gpus} is none.", "Such as --gpus 8.")
     path = Path(arguments.file).expanduser()

@@ -13,14 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tunewright.foundation.errors import TunewrightError
 from tunewright.recipes import catalogue
-from tunewright.recipes.interchange import (
-    FORMATS,
-    TARGETS,
-    Imported,
-    export_recipe,
-    guess_format,
-    import_recipe,
-)
+from tunewright.recipes.interchange import FORMATS, TARGETS
+from tunewright.recipes.interchange.conversion import export_recipe, guess_format, import_recipe
+from tunewright.recipes.interchange.ledger import Imported
 from tunewright.recipes.interchange.reading import read_values
 from tunewright.recipes.model import Recipe, parse_recipe, validate_recipe
 
