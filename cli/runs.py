@@ -13,8 +13,6 @@ from ..engine.machine import GpuDevice, sample_gpus
 from ..engine.plan import Prediction
 from ..engine.runs.directory import RunDirectory, find_run, list_runs, standing
 from ..engine.runs.fold import glance, read_history
-from ..engine.runs.launch import resume_interrupted
-from ..engine.runs.recording import rebuild
 from ..engine.runs.terms import read_terms
 from ..engine.runs.unit import inspect_unit, install_unit, remove_unit, unit_path, unit_text
 from ..engine.runs.waiting import read_wait
@@ -49,6 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.resume_interrupted:
         return _resume_interrupted(arguments.json)
     if arguments.reindex:
+        from ..engine.runs.recording import rebuild
+
         kept, left = rebuild()
         if arguments.json:
             print_json({"indexed": kept, "left_out": left})
@@ -122,6 +122,8 @@ def _unit(arguments: argparse.Namespace) -> int:
 
 def _resume_interrupted(as_json: bool) -> int:
     """Resume what was interrupted, tell what became of each, and return an error's status where one could not go on."""
+    from ..engine.runs.launch import resume_interrupted  # not for those who only look
+
     found = resume_interrupted()
     if as_json:
         print_json(

@@ -15,7 +15,9 @@ from ..engine.runs.history import History
 from ..engine.runs.waiting import Wait, read_wait
 from ..foundation.text import clean
 
-INTERVAL_SECONDS = 0.25
+INTERVAL_SECONDS, LONGEST_INTERVAL_SECONDS = 0.25, 2.0
+FOLLOWING_SHARE = 0.02
+"""Of one core: where reading and drawing take more, a run that goes on is looked at less often; the core is the trainer's."""
 ENDED_INTERVAL_SECONDS = 1.0
 """An ended run is looked at less often: it may be resumed from another terminal."""
 BATCH_EVENTS = 2000
@@ -74,9 +76,20 @@ class Follower:
             reading = self.read()
             if reading is not None:
                 self.deliver(reading)
-            behind = reading is not None and reading.share_read < 1
-            calm = ENDED_INTERVAL_SECONDS if self._last_standing in ENDED else INTERVAL_SECONDS
-            self._stopped.wait(BEHIND_SECONDS if behind else calm)
+            if reading is not None and reading.share_read < 1:
+                self._stopped.wait(BEHIND_SECONDS)
+            elif self._last_standing in ENDED:
+                self._stopped.wait(ENDED_INTERVAL_SECONDS)
+            else:
+                self._rest()
+
+    def _rest(self) -> None:
+        """Wait until the time that this process has computed since is a small share of the time that has passed."""
+        began, computed = time.monotonic(), time.process_time()
+        wait = INTERVAL_SECONDS
+        while wait > 0 and not self._stopped.wait(wait):
+            passed, spent = time.monotonic() - began, time.process_time() - computed
+            wait = min(LONGEST_INTERVAL_SECONDS, spent / FOLLOWING_SHARE) - passed
 
     def read(self) -> Reading | None:
         """Return what is new since the last call, None when nothing is."""

@@ -45,6 +45,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("tunewright.engine.machine.inspect_machine", lambda runs: CPU_MACHINE)
     monkeypatch.setattr("tunewright.engine.installation.inspect_installation", lambda: INSTALLATION)
     monkeypatch.setattr("tunewright.engine.installation.examine", lambda machine, installation: FINDINGS)
+    monkeypatch.setattr("tunewright.tui.follow.FOLLOWING_SHARE", 1e9)  # a test looks on as fast as it can
     folder = tmp_path / "home" / "runs"
     folder.mkdir(parents=True)
     return folder

@@ -53,6 +53,8 @@ class MonitorScreen(RunActionScreen):
         self._follower: Follower | None = None
         self._ended_shown = False
         self._shown = 0.0
+        self._answered: object = None
+        """What the samples were when they were last shown: it is much to lay out, and seldom new."""
 
     def chosen_run(self) -> RunDirectory:
         return self.run
@@ -151,7 +153,10 @@ class MonitorScreen(RunActionScreen):
                 run_words.facts(state, SHORT_FACTS if self.has_class("-short") else TALL_FACTS)
             )
             self.query_one("#gauges", Pane).show(lambda width: run_words.gauges(state, width))
-            self.query_one("#samples", ScrollPane).show(lambda width: samples(state.history.samples, width))
+            answered = (len(state.history.samples), state.history.samples[-1] if state.history.samples else None)
+            if answered != self._answered:
+                self._answered = answered
+                self.query_one("#samples", ScrollPane).show(lambda width: samples(state.history.samples, width))
             self._show_start()
             self.set_class(len(state.curves.mfu) > 0, "-measured")
             self.set_class(len(state.curves.preferred) + len(state.curves.margin) > 0, "-preferring")

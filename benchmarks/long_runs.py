@@ -1,0 +1,324 @@
+"""Measures how soon a run of a million steps opens, what following a run costs, and what followers cost the trainer.
+
+`python benchmarks/long_runs.py [--steps 1000000] [--seconds 20] [--followers 8] [--out long_runs.json]`; `make bench-runs`
+
+The run is written here: steps, GPU samples twice a second, evaluations, answers and checkpoints, as a trainer writes them.
+It is opened by the commands as people call them, the start of Python included, and by the monitor in a terminal of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import pty
+import select
+import socket
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from tunewright.cli.recipe_argument import change_recipe
+from tunewright.engine.machine import inspect_machine
+from tunewright.engine.planner import plan_recipe
+from tunewright.engine.runs.directory import Processes, ProcessIdentity, RunDirectory, boot_id, create_run
+from tunewright.engine.runs.events import Checkpoint, Eval, Event, EventLog, Gpu, Phase, Sample, Status, Step, encode
+from tunewright.engine.runs.fold import Fold, read_history
+from tunewright.foundation.files import write_atomically
+from tunewright.recipes.registry import open_registry
+
+STEP_SECONDS = 0.05
+LAG_SHARE = 0.009
+"""Of the steps, taken since the fold was last kept: about the most that there can be."""
+SIZE = (40, 120)
+"""Lines and columns of the monitor's terminal."""
+STEP_WORK = 12_000
+"""Hashes of a step in the stand-in for a trainer, which keeps one core busy."""
+ROUNDS = 6
+
+
+def main(arguments: list[str]) -> int:
+    """Print what was measured as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=1_000_000)
+    parser.add_argument("--seconds", type=float, default=20.0, help="how long is followed at a time")
+    parser.add_argument("--followers", type=int, default=8)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="tunewright-long-") as home:
+        os.environ["TUNEWRIGHT_HOME"] = home
+        run = make_run(options.steps)
+        report = {"machine": f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", "steps": options.steps}
+        report |= opening(run, options.steps)
+        report |= following(run, options.steps, options.seconds)
+        report |= interference(run, options.steps, options.seconds, options.followers)
+    print(json.dumps(report, indent=2))
+    if options.out:
+        options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def make_run(steps: int) -> RunDirectory:
+    """Return a run that goes on in this very process, and has taken most of its steps."""
+    with open_registry() as registry:
+        recipe = change_recipe(registry.get("starter-lora").recipe, [f"training.steps={steps + 10**6}"])
+    run = create_run(recipe, plan_recipe(recipe, inspect_machine(Path(tempfile.gettempdir()))), "long")
+    own = ProcessIdentity.of(os.getpid())
+    assert own is not None, "this process is alive"
+    write_atomically(run.process_file, Processes(socket.gethostname(), boot_id(), own, None, "by hand").to_json())
+    kept = steps - int(steps * LAG_SHARE)
+    write(run, events_between(0, kept, steps))
+    return run
+
+
+def events_between(first: int, last: int, total: int) -> Iterator[Event]:
+    """Yield what a run tells from step `first` on, up to `last`."""
+    began = time.time() - total * STEP_SECONDS
+    if first == 0:
+        yield Status(time=began, state="running")
+        yield Phase(time=began, name="training")
+    for number in range(first + 1, last + 1):
+        now = began + number * STEP_SECONDS
+        yield Step(
+            time=now, step=number, total_steps=total, epoch=number / 5000, loss=1.5 + (number * 7919 % 1000) / 2000,
+            learning_rate=2e-4 * (1 - number / (total + 1)), grad_norm=0.4 + (number * 104729 % 1000) / 5000, tokens=16384,
+            seconds=STEP_SECONDS, peak_gib=61.25, reserved_gib=63.5, mfu=0.4321,
+        )  # fmt: skip
+        if number % int(0.5 / STEP_SECONDS) == 0:
+            yield Gpu(time=now, index=0, utilisation_percent=98.0, memory_used_gib=64.5, memory_total_gib=139.8,
+                      temperature_celsius=61.0, power_watts=688.0, clock_mhz=1710.0)  # fmt: skip
+        if number % 500 == 0:
+            yield Eval(time=now, step=number, loss=1.4, rows=200, seconds=2.0)
+        if number % 1000 == 0:
+            yield Sample(time=now, step=number, prompt="Two mugs, please.", completion='{"item":"mug","count":2}')
+            yield Checkpoint(time=now, step=number, name=f"step-{number:06}", size_bytes=10**9, seconds=2.0)
+
+
+def write(run: RunDirectory, events: Iterator[Event]) -> None:
+    """Append `events` at once."""
+    with run.events_file.open("a", encoding="utf-8") as file:
+        file.writelines(f"{encode(event)}\n" for event in events)
+
+
+def opening(run: RunDirectory, steps: int) -> dict[str, Any]:
+    """Return how long it takes until a run can be seen, without and with the kept fold."""
+    newest = timed(lambda: seconds_of("attach", run.id, "--plain", until=b"MiB of events"))
+    began = time.perf_counter()
+    history = read_history(run)
+    cold = time.perf_counter() - began
+    write(run, events_between(history.step, steps, steps))
+    fold = Fold(run)
+    lag = fold.behind
+    began = time.perf_counter()
+    fold = Fold(run)
+    while fold.advance():
+        pass
+    kept = time.perf_counter() - began
+    assert fold.history.step == steps
+    return {
+        "events_mib": round(run.events_file.stat().st_size / 2**20),
+        "fold_kib": round(run.fold_file.stat().st_size / 2**10) if run.fold_file.exists() else 0,
+        "events_after_the_kept_fold_kib": round(lag / 2**10),
+        "fold_anew_seconds": round(cold, 1),
+        "attach_without_fold_seconds": newest,
+        "fold_kept_seconds": round(kept, 3),
+        "help_seconds": timed(lambda: seconds_of("--help")),
+        "runs_show_seconds": timed(lambda: seconds_of("runs", "show", run.id)),
+        "attach_seconds": timed(lambda: seconds_of("attach", run.id, "--plain", until=b"step ")),
+        "monitor_seconds": timed(lambda: monitor_seconds(run, steps)),
+    }
+
+
+def timed(measure: Callable[[], float], times: int = 5) -> float:
+    """Return the median of several measurements, in seconds."""
+    return round(statistics.median(measure() for _ in range(times)), 3)
+
+
+def seconds_of(*arguments: str, until: bytes | None = None) -> float:
+    """Return how long a command takes to its end, or until it has printed something."""
+    began = time.perf_counter()
+    with subprocess.Popen([sys.executable, "-m", "tunewright", *arguments], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if until is not None and until in line:
+                process.kill()
+                break
+        taken = time.perf_counter() - began
+    return taken
+
+
+class Terminal:
+    """A terminal with the monitor in it, as somebody who follows a run has."""
+
+    def __init__(self, run: RunDirectory) -> None:
+        self.seen = b""
+        self.began = time.perf_counter()
+        pid, self._descriptor = pty.fork()
+        if pid == 0:
+            os.environ["TERM"] = "xterm-256color"
+            os.execv(sys.executable, [sys.executable, "-m", "tunewright", "attach", run.id])
+        fcntl.ioctl(self._descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", *SIZE, 0, 0))
+        self.process = psutil.Process(pid)
+        self._ended = threading.Event()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        while not self._ended.is_set():
+            if select.select([self._descriptor], [], [], 0.1)[0]:
+                try:
+                    self.seen = self.seen[-200_000:] + os.read(self._descriptor, 65536)
+                except OSError:
+                    return
+
+    def wait(self, text: bytes, seconds: float = 120.0) -> float:
+        """Return after how many seconds `text` was seen."""
+        while text not in self.seen:
+            if time.perf_counter() - self.began > seconds or not self.process.is_running():
+                raise SystemExit(f"The monitor does not show {text!r}: {self.seen[-2000:]!r}")
+            time.sleep(0.005)
+        return time.perf_counter() - self.began
+
+    def close(self) -> None:
+        self._ended.set()
+        self._reader.join()
+        self.process.kill()
+        os.waitpid(self.process.pid, 0)
+        os.close(self._descriptor)
+
+
+def monitor_seconds(run: RunDirectory, steps: int) -> float:
+    """Return how long the monitor takes from the command to the whole history on the screen."""
+    terminal = Terminal(run)
+    try:
+        return terminal.wait(f"{steps:,}".encode())
+    finally:
+        terminal.close()
+
+
+@dataclass
+class Writer:
+    """What stands for a trainer: takes steps of a fixed work, or sleeps as long, and tells each."""
+
+    run: RunDirectory
+    total: int
+    number: int
+    works: bool
+
+    def take_steps(self, seconds: float) -> list[float]:
+        """Return the seconds of each step taken in so many seconds."""
+        log, taken = EventLog(self.run.events_file), list[float]()
+        end, sampled = time.perf_counter() + seconds, 0.0
+        while (now := time.perf_counter()) < end:
+            self.number += 1
+            if self.works:
+                work()
+            else:
+                time.sleep(STEP_SECONDS)
+            for event in events_between(self.number - 1, self.number, self.total):
+                if not isinstance(event, Gpu):
+                    log.append(event)
+            if now - sampled > 0.5:
+                sampled = now
+                log.append(Gpu(index=0, utilisation_percent=98.0, memory_used_gib=64.5, memory_total_gib=139.8,
+                               temperature_celsius=61.0, power_watts=688.0))  # fmt: skip
+            taken.append(time.perf_counter() - now)
+        log.close()
+        return taken
+
+
+def work() -> None:
+    """Keep one core busy for a step."""
+    block = b"work"
+    for _ in range(STEP_WORK):
+        block = hashlib.sha256(block).digest()
+
+
+def cpu_seconds(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return times.user + times.system
+
+
+@contextlib.contextmanager
+def monitors(run: RunDirectory, number: int) -> Generator[list[Terminal]]:
+    """Yield terminals that show the run, once all of them do."""
+    terminals = [Terminal(run) for _ in range(number)]
+    try:
+        for each in terminals:
+            each.wait(b"running")
+        yield terminals
+    finally:
+        for each in terminals:
+            each.close()
+
+
+def following(run: RunDirectory, steps: int, seconds: float) -> dict[str, Any]:
+    """Return which share of one core the monitor and `attach --plain` take while a run takes 20 steps a second."""
+    writer = Writer(run, steps + 10**6, read_history(run).step, works=False)
+    with monitors(run, 1) as (monitor,):
+        command = [sys.executable, "-m", "tunewright", "attach", run.id, "--plain"]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as lines:
+            writer.take_steps(3.0)  # until both are there and at rest
+            followers = {"monitor": monitor.process, "attach": psutil.Process(lines.pid)}
+            before = {name: cpu_seconds(each) for name, each in followers.items()}
+            taken = writer.take_steps(seconds)
+            shares = {name: (cpu_seconds(each) - before[name]) / sum(taken) for name, each in followers.items()}
+            lines.kill()
+    return {
+        "steps_per_second_followed": round(len(taken) / sum(taken), 1),
+        "monitor_share_of_a_core": round(shares["monitor"], 4),
+        "attach_share_of_a_core": round(shares["attach"], 4),
+    }
+
+
+def interference(run: RunDirectory, steps: int, seconds: float, number: int) -> dict[str, Any]:
+    """Return how long a step of fixed work takes without and with followers, in turns, and what these take of the cores.
+
+    The processor time that a step takes of its own tells what followers do to caches and clocks; the time on the clock
+    also tells what they, and whatever else is on the machine, take of the trainer's core.
+    """
+    writer = Writer(run, steps + 10**6, read_history(run).step, works=True)
+    wall: dict[int, list[float]] = {0: [], number: []}
+    own: dict[int, list[float]] = {0: [], number: []}
+    shares: list[float] = []
+    for _ in range(ROUNDS):
+        for followers in (0, number):
+            with monitors(run, followers) as terminals:
+                writer.take_steps(2.0)
+                before = sum(cpu_seconds(each.process) for each in terminals)
+                cpu = time.process_time()
+                taken = writer.take_steps(seconds / 2)
+                own[followers].append((time.process_time() - cpu) / len(taken))
+                wall[followers].append(statistics.median(taken))
+                if followers:
+                    after = sum(cpu_seconds(each.process) for each in terminals)
+                    shares.append((after - before) / sum(taken) / followers)
+    slower = [1 - before / after for before, after in zip(wall[0], wall[number], strict=True)]
+    slower_cpu = [1 - before / after for before, after in zip(own[0], own[number], strict=True)]
+    return {
+        "followers": number,
+        "each_follower_share_of_a_core": round(statistics.median(shares), 4),
+        "step_seconds_alone": round(statistics.median(wall[0]), 5),
+        "step_seconds_followed": round(statistics.median(wall[number]), 5),
+        "slower_on_the_clock": round(statistics.median(slower), 4),
+        "slower_on_the_clock_by_round": [round(each, 4) for each in slower],
+        "slower_in_processor_time": round(statistics.median(slower_cpu), 4),
+        "trainer_stand_in_cores": 1,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
