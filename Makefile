@@ -13,7 +13,7 @@ HAS_GPU := $(shell nvidia-smi -L 2>/dev/null | grep -c '^GPU')
 EXTRA   := $(if $(filter-out 0,$(HAS_GPU)),[gpu],)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test test-fast test-gpu lint types contracts check docs snapshots bench bench-data bench-report torture wheel clean
+.PHONY: help install install-dev demo test test-fast test-gpu lint types contracts check docs snapshots bench bench-data bench-report bench-runs torture wheel clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -89,6 +89,9 @@ bench-report: $(STAMPS)/installed-dev  ## print how far the formulas are from wh
 bench-data: $(STAMPS)/installed-dev  ## audit a million rows, and 268 files with known failures or none (7 minutes)
 	$(BIN)/python benchmarks/data_corpus.py
 	$(BIN)/python benchmarks/data_audit.py --json | tee benchmarks/data_audit.json
+
+bench-runs: $(STAMPS)/installed-dev  ## open and follow a run of a million steps (10 minutes)
+	$(BIN)/python benchmarks/long_runs.py --out benchmarks/long_runs.json
 
 torture: $(STAMPS)/installed-dev  ## kill runs, fill disks and drop terminals, and compare what comes out (two hours on 2 cores)
 	$(BIN)/python benchmarks/torture.py --out benchmarks/torture.json

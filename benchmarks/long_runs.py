@@ -16,6 +16,7 @@ import json
 import os
 import pty
 import select
+import signal
 import socket
 import statistics
 import struct
@@ -47,7 +48,7 @@ SIZE = (40, 120)
 """Lines and columns of the monitor's terminal."""
 STEP_WORK = 12_000
 """Hashes of a step in the stand-in for a trainer, which keeps one core busy."""
-ROUNDS = 6
+ROUNDS = 4
 
 
 def main(arguments: list[str]) -> int:
@@ -114,50 +115,67 @@ def write(run: RunDirectory, events: Iterator[Event]) -> None:
 
 
 def opening(run: RunDirectory, steps: int) -> dict[str, Any]:
-    """Return how long it takes until a run can be seen, without and with the kept fold."""
-    newest = timed(lambda: seconds_of("attach", run.id, "--plain", until=b"MiB of events"))
-    began = time.perf_counter()
+    """Return how long it takes until a run can be seen, on the clock and in processor time, without and with the kept fold."""
+    newest = timed(lambda: call("attach", run.id, "--plain", until=b"MiB of events"))
+    anew = timed(lambda: fold_up(run), 1)
     history = read_history(run)
-    cold = time.perf_counter() - began
     write(run, events_between(history.step, steps, steps))
-    fold = Fold(run)
-    lag = fold.behind
-    began = time.perf_counter()
-    fold = Fold(run)
-    while fold.advance():
-        pass
-    kept = time.perf_counter() - began
-    assert fold.history.step == steps
+    lag = Fold(run).behind
+    kept = timed(lambda: fold_up(run))
+    start, show = timed(lambda: call("--help")), timed(lambda: call("runs", "show", run.id))
+    attach = timed(lambda: call("attach", run.id, "--plain", until=b"step "))
+    monitor = timed(lambda: open_monitor(run, steps))
     return {
         "events_mib": round(run.events_file.stat().st_size / 2**20),
         "fold_kib": round(run.fold_file.stat().st_size / 2**10) if run.fold_file.exists() else 0,
         "events_after_the_kept_fold_kib": round(lag / 2**10),
-        "fold_anew_seconds": round(cold, 1),
-        "attach_without_fold_seconds": newest,
-        "fold_kept_seconds": round(kept, 3),
-        "help_seconds": timed(lambda: seconds_of("--help")),
-        "runs_show_seconds": timed(lambda: seconds_of("runs", "show", run.id)),
-        "attach_seconds": timed(lambda: seconds_of("attach", run.id, "--plain", until=b"step ")),
-        "monitor_seconds": timed(lambda: monitor_seconds(run, steps)),
+        **named("fold_anew", anew),
+        **named("fold_kept", kept),
+        **named("attach_without_fold", newest),
+        **named("help", start),
+        **named("runs_show", show),
+        **named("attach", attach),
+        **named("monitor", monitor),
     }
 
 
-def timed(measure: Callable[[], float], times: int = 5) -> float:
-    """Return the median of several measurements, in seconds."""
-    return round(statistics.median(measure() for _ in range(times)), 3)
+Taken = tuple[float, float]
+"""Seconds on the clock, and seconds of a core."""
 
 
-def seconds_of(*arguments: str, until: bytes | None = None) -> float:
-    """Return how long a command takes to its end, or until it has printed something."""
+def named(what: str, taken: Taken) -> dict[str, float]:
+    return {f"{what}_seconds": round(taken[0], 3), f"{what}_cpu_seconds": round(taken[1], 3)}
+
+
+def timed(measure: Callable[[], Taken], times: int = 5) -> Taken:
+    """Return the medians of several measurements."""
+    found = [measure() for _ in range(times)]
+    return statistics.median(clock for clock, _ in found), statistics.median(core for _, core in found)
+
+
+def fold_up(run: RunDirectory) -> Taken:
+    """Read the whole history in this process."""
+    clock, core = time.perf_counter(), time.process_time()
+    fold = Fold(run)
+    while fold.advance():
+        pass
+    return time.perf_counter() - clock, time.process_time() - core
+
+
+def call(*arguments: str, until: bytes | None = None) -> Taken:
+    """Call a command to its end, or until it has printed something."""
     began = time.perf_counter()
     with subprocess.Popen([sys.executable, "-m", "tunewright", *arguments], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if until is not None and until in line:
-                process.kill()
                 break
         taken = time.perf_counter() - began
-    return taken
+        if until is not None:
+            os.kill(process.pid, signal.SIGKILL)
+        _, _, used = os.wait4(process.pid, 0)
+        process.returncode = 0
+    return taken, used.ru_utime + used.ru_stime
 
 
 class Terminal:
@@ -200,11 +218,11 @@ class Terminal:
         os.close(self._descriptor)
 
 
-def monitor_seconds(run: RunDirectory, steps: int) -> float:
-    """Return how long the monitor takes from the command to the whole history on the screen."""
+def open_monitor(run: RunDirectory, steps: int) -> Taken:
+    """Open the monitor, until the whole history is on the screen."""
     terminal = Terminal(run)
     try:
-        return terminal.wait(f"{steps:,}".encode())
+        return terminal.wait(f"step {steps:,}".encode()), cpu_seconds(terminal.process)
     finally:
         terminal.close()
 

@@ -261,6 +261,31 @@ def audit() -> str:
     )
 
 
+def long() -> str:
+    """What a run of a million steps takes to open and to follow."""
+    of = json.loads((ROOT / "benchmarks" / "long_runs.json").read_text(encoding="utf-8"))
+    rows = ["| What | Figure |", "|---|--:|"]
+    rows += [
+        f"| `runs show`, with the start of Python | {of['runs_show_seconds']:.2f} s, {of['runs_show_cpu_seconds']:.2f} s of a core |",
+        f"| `attach --plain` to the first line | {of['attach_seconds']:.2f} s |",
+        f"| the same without a kept fold | {of['attach_without_fold_seconds']:.2f} s |",
+        f"| the monitor, to the whole history on the screen | {of['monitor_seconds']:.2f} s, {of['monitor_cpu_seconds']:.2f} s of a core |",
+        f"| of these, reading the kept fold and the {of['events_after_the_kept_fold_kib'] / 1024:.1f} MiB of events after it | {of['fold_kept_cpu_seconds']:.2f} s of a core |",
+        f"| making the fold anew | {of['fold_anew_cpu_seconds']:.0f} s of a core |",
+        f"| following {of['steps_per_second_followed']:.0f} steps a second in the monitor | {percent_text(of['monitor_share_of_a_core'])} of a core |",
+        f"| the same with `attach --plain` | {percent_text(of['attach_share_of_a_core'])} of a core |",
+        f"| {of['followers']} monitors on one run, each | {percent_text(of['each_follower_share_of_a_core'])} of a core |",
+        f"| a step beside them, in processor time | {100 * of['slower_in_processor_time']:+.1f} % |",
+        f"| a step beside them, on the clock | {100 * of['slower_on_the_clock']:+.1f} % |",
+    ]
+    said = (
+        f"Measured by `make bench-runs` on {of['machine']}: {of['steps']:,} steps, {of['events_mib']:,} MiB of events, a fold of "
+        f"{of['fold_kib']:,} KiB. The load is that of other work at the time, which what stands on the clock suffers from. The trainer's "
+        "stand-in keeps one core busy; where no core is idle, it loses what followers take."
+    )
+    return said + "\n\n" + "\n".join(rows)
+
+
 WHO = {"ours": "Tunewright", "trl": "transformers and TRL as they come", "unsloth": "Unsloth and TRL as they come"}
 HOW = {"one": "", "ddp": "DDP", "fsdp2": "FSDP2"}
 LENGTHS = {"chat": "as long as chats", "fixed": "of 2,048 tokens each"}
@@ -375,6 +400,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "rivals": rivals,
     "several": several,
     "audit": audit,
+    "long": long,
     "findings": findings,
     "formats": formats,
     "accuracy": accuracy,

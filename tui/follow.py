@@ -15,7 +15,7 @@ from ..engine.runs.history import History
 from ..engine.runs.waiting import Wait, read_wait
 from ..foundation.text import clean
 
-INTERVAL_SECONDS, LONGEST_INTERVAL_SECONDS = 0.25, 2.0
+INTERVAL_SECONDS, LONGEST_INTERVAL_SECONDS = 0.25, 5.0
 FOLLOWING_SHARE = 0.02
 """Of one core: where reading and drawing take more, a run that goes on is looked at less often; the core is the trainer's."""
 ENDED_INTERVAL_SECONDS = 1.0
