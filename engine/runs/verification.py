@@ -11,9 +11,9 @@ from ...recipes.records import Evidence
 from ...recipes.registry import Registry
 from ..plan import Plan
 from .directory import RunDirectory
+from .fold import read_history
 from .history import History
 from .recording import evidence_of
-from .supervise import read_history
 
 STEPS = 20
 MEMORY_TOLERANCE = 0.10

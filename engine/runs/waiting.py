@@ -89,7 +89,7 @@ def read_wait(run: RunDirectory) -> Wait | None:
             of=None if of is None else int(of),
             since=float(values["since"]),
         )
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, TunewrightError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError, TunewrightError):
         return None
 
 
