@@ -69,7 +69,7 @@ class Edition:
     created: float
     current: bool
     evidence: dict[str, int]
-    """How many rows of evidence its revision has, by their status."""
+    """How many rows of evidence its revision has, by their status; strangers' as `claimed`."""
     parents: tuple[tuple[str, Relation], ...]
     """The hashes that it was made from, and how."""
 

@@ -91,17 +91,21 @@ class Registry:
     def list(self, search: str | None = None) -> list[Entry]:
         """Return the recipes that hold every word of `search`, best first; all of them by name, built-in ones first."""
         if search and search.strip():
-            editions = [found.edition_id for found in self.find(Query(text=search)).found]
-            rows = self._connection.read(
-                f"{_SELECT_ENTRY} WHERE e.id IN (SELECT value FROM json_each(?))", (json.dumps(editions),)
-            )
-            entries = {entry.edition_id: entry for entry in map(_entry, rows)}
-            return [entries[number] for number in editions if number in entries]
+            return self.entries(self.find(Query(text=search)).found)
         rows = self._connection.read(
             f"""{_SELECT_ENTRY} WHERE r.edition = e.id AND r.withdrawn IS NULL
             ORDER BY r.namespace <> '{BUILT_IN}', r.namespace <> '{LOCAL}', r.namespace, r.slug"""
         )
         return [_entry(row) for row in rows]
+
+    def entries(self, found: Iterable[Found]) -> list[Entry]:
+        """Return the whole recipes of what was `found`, in its order."""
+        editions = [each.edition_id for each in found]
+        rows = self._connection.read(
+            f"{_SELECT_ENTRY} WHERE e.id IN (SELECT value FROM json_each(?))", (json.dumps(editions),)
+        )
+        entries = {entry.edition_id: entry for entry in map(_entry, rows)}
+        return [entries[number] for number in editions if number in entries]
 
     def get(self, name: str) -> Entry:
         """Return the recipe that `name` stands for: a name, owner/name, an alias, or the start of a hash.
@@ -189,7 +193,8 @@ class Registry:
 
     def _counts(self, revision: str) -> dict[str, int]:
         rows = self._connection.read(
-            "SELECT status, count(*) AS number FROM evidence WHERE revision = ? GROUP BY status ORDER BY status",
+            "SELECT iif(claimed_by IS NULL, status, 'claimed') AS status, count(*) AS number FROM evidence"
+            " WHERE revision = ? GROUP BY 1 ORDER BY 1",
             (revision,),
         )
         return {row["status"]: row["number"] for row in rows}

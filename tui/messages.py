@@ -10,8 +10,12 @@ from textual.message import Message
 from ..foundation.errors import TunewrightError
 
 if TYPE_CHECKING:
+    from textual.content import Content
+
     from ..engine.runs.directory import RunDirectory
+    from ..recipes.finding import Found
     from ..recipes.registry import Entry
+    from ..recipes.sharing import Arrival, Shipment
     from .follow import Reading
     from .run_summary import RunSummary
 
@@ -65,6 +69,26 @@ class RecipesListed(Message):
 
     search: str
     entries: tuple[Entry, ...]
+    found: tuple[Found, ...]
+    total: int
+
+
+@dataclass
+class RecipesChanged(Message):
+    """The registry has a recipe that it had not, or has it otherwise."""
+
+    said: str
+    name: str
+
+
+@dataclass
+class TextReady(Message):
+    """A text to be shown; with a subject, what is to be agreed to."""
+
+    title: str
+    text: Content
+    verb: str = ""
+    subject: tuple[Entry | None, Shipment | Arrival] | None = None
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from textual import on
 from textual.app import ComposeResult
@@ -21,21 +21,25 @@ from ..widgets.field import Field
 from ..widgets.pane import ScrollPane
 from ..widgets.row_list import Column, Row, RowList
 from ..wrapping import hanging
-from .frame import FramedScreen
+from .recipe_actions import RecipeActionScreen
+from .recipe_words import evidence_text
 
 if TYPE_CHECKING:
+    from ...recipes.finding import Found, Grade, Query
     from ...recipes.model import Recipe
-    from ...recipes.registry import Entry
+    from ...recipes.registry import Entry, Registry
 
+MOST_SHOWN = 300
+"""Further ones are found by words and filters."""
 COLUMNS = (
     Column("recipe", 16, weight=2),
     Column("method", 6),
     Column("model", 20, rank=1, weight=1),
-    Column("from", 8, rank=2),
+    Column("evidence", 10, rank=2),
 )
 
 
-class RecipesScreen(FramedScreen):
+class RecipesScreen(RecipeActionScreen):
     """A search field above the list, and the chosen recipe in full beside it."""
 
     CSS_PATH = "recipes.tcss"
@@ -47,6 +51,8 @@ class RecipesScreen(FramedScreen):
     def __init__(self) -> None:
         super().__init__()
         self.entries: dict[str, Entry] = {}
+        self.found: dict[str, Found] = {}
+        self.filters: dict[str, str] = {}
 
     def compose_body(self) -> ComposeResult:
         yield Field(placeholder="Search: press / and type", id="search")
@@ -56,18 +62,30 @@ class RecipesScreen(FramedScreen):
 
     def on_mount(self) -> None:
         self.query_one(RowList).list.focus()
-        self._look_up("")
+        self.look_up()
+
+    def look_up(self) -> None:
+        self._look_up(clean(self.query_one("#search", Field).value, 200), dict(self.filters))
 
     @background("search")
-    def _look_up(self, search: str) -> None:
+    def _look_up(self, search: str, filters: dict[str, str]) -> None:
         from ...recipes.registry import open_registry
 
+        query = _query(search, filters)
         with open_registry() as registry:
-            deliver(self, RecipesListed(search, tuple(registry.list(search=search or None))))
+            findings = registry.find(query, MOST_SHOWN)
+            found, total = findings.found, findings.total
+            if filters.get("here") == "fits":
+                found = _that_fit(registry, found)
+                total = len(found)
+            deliver(self, RecipesListed(search, tuple(registry.entries(found)), found, total))
 
     @on(Input.Changed, "#search")
     def _search(self, event: Input.Changed) -> None:
-        self._look_up(clean(event.value, 200))
+        self.look_up()
+
+    def chosen_entry(self) -> Entry | None:
+        return self.entries.get(self.query_one(RowList).chosen or "")
 
     @on(Input.Submitted, "#search")
     def action_leave_search(self) -> None:
@@ -76,8 +94,10 @@ class RecipesScreen(FramedScreen):
     @on(RecipesListed)
     def _show_list(self, message: RecipesListed) -> None:
         self.entries = {entry.name: entry for entry in message.entries}
-        self.show_title(aside=Content.styled(plural(len(message.entries), "recipe"), "$muted"))
-        self.query_one(RowList).show([_row(entry) for entry in message.entries])
+        self.found = {each.name: each for each in message.found}
+        narrowed = f"  only {', '.join(self.filters.values())}" if self.filters else ""
+        self.show_title(aside=Content.styled(f"{plural(message.total, 'recipe')}{narrowed}", "$muted"))
+        self.query_one(RowList).show([_row(each) for each in message.found])
         self._read()
 
     @on(OptionList.OptionHighlighted)
@@ -87,7 +107,8 @@ class RecipesScreen(FramedScreen):
         if entry is None:
             pane.show(Content.styled("Nothing chosen.", "$muted"))
         else:
-            pane.show(lambda width: recipe_text(entry, width))
+            found = self.found.get(entry.name)
+            pane.show(lambda width: recipe_text(entry, width, found))
             pane.scroll_home(animate=False)
 
     @on(OptionList.OptionSelected)
@@ -106,24 +127,65 @@ class RecipesScreen(FramedScreen):
         self.query_one("#search").focus()
 
 
-def _row(entry: Entry) -> Row:
+def _query(search: str, filters: dict[str, str]) -> Query:
+    """Return what is asked for; raises TunewrightError for a size that is none."""
+    from ...recipes.finding import Query, parse_sizes
+
+    sizes = parse_sizes(filters["size"]) if "size" in filters else (None, None)
+    if sizes is None:
+        raise TunewrightError("Size not understood", f"{filters['size']!r} is no size.", "Such as 8b, <3b or 7b-14b.")
+    hardware = None
+    if filters.get("here") == "proven":
+        from ...engine.machine import inspect_machine
+        from ...engine.runs.recording import hardware_name
+        from ...foundation.home import runs_folder
+
+        hardware = hardware_name(inspect_machine(runs_folder()))
+    return Query(
+        text=search or None,
+        task=filters.get("task"),
+        model=filters.get("model"),
+        smallest_billions=sizes[0],
+        largest_billions=None if sizes[1] == float("inf") else sizes[1],
+        method=filters.get("method"),
+        objective=filters.get("objective"),
+        licence=filters.get("licence"),
+        evidence=cast("Grade | None", filters.get("evidence")),
+        hardware=hardware,
+    )
+
+
+def _that_fit(registry: Registry, found: tuple[Found, ...]) -> tuple[Found, ...]:
+    """Return those that fit this machine, by the planner's word."""
+    from ...engine.fitting import fit
+    from ...engine.machine import inspect_machine
+    from ...foundation.home import runs_folder
+
+    machine = inspect_machine(runs_folder())
+    fitting = {entry.name for entry in registry.entries(found) if fit(entry.recipe, machine).verdict == "fits"}
+    return tuple(each for each in found if each.name in fitting)
+
+
+def _row(found: Found) -> Row:
     return Row(
-        entry.name,
+        found.name,
         (
-            Content(one_line(entry.name, 100)),
-            Content(entry.method),
-            Content.styled(one_line(entry.model, 100), "$muted"),
-            Content.styled(entry.origin, "$muted"),
+            Content(one_line(found.name, 100)),
+            Content(found.method),
+            Content.styled(one_line(found.model, 100), "$muted"),
+            Content.styled(found.grade if found.accepted else "stranger's", "$muted"),
         ),
     )
 
 
-def recipe_text(entry: Entry, width: int) -> Content:
+def recipe_text(entry: Entry, width: int, found: Found | None = None) -> Content:
     """Return the whole recipe for reading: its card, then every field with its value and its meaning."""
     card = entry.recipe.card
     text = Content.assemble((one_line(entry.title, 200), "bold"), "\n", clean(entry.summary, 4000), "\n")
     if entry.tags:
         text += Content.styled("  ".join(f"#{one_line(tag, 40)}" for tag in entry.tags) + "\n", "$accent")
+    if found is not None:
+        text += Content("\n") + evidence_text(found)
     text += Content.styled(f"\nname  {one_line(entry.name, 100)}\nhash  {entry.hash[:16]}\n", "$muted")
     if card.licence:
         text += Content.styled(f"terms {one_line(card.licence, 100)}\n", "$muted")
