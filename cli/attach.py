@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from typing import TextIO
 
+from ..engine.alerts import read_alerts, terminal_words
 from ..engine.runs.directory import RunDirectory, find_run, is_live
 from ..engine.runs.events import (
     MIB,
+    Alert,
     Checkpoint,
     Continuity,
     Eval,
@@ -18,12 +21,13 @@ from ..engine.runs.events import (
     Sample,
     Status,
     Step,
+    Told,
     encode,
     follow,
 )
 from ..engine.runs.fold import Fold
 from ..engine.runs.history import History
-from ..foundation.errors import EXIT_CODE
+from ..foundation.errors import EXIT_CODE, TunewrightError
 from ..foundation.text import clean, inert, one_line
 from .parser import add_json
 from .table import gib_text, percent_text, seconds_text
@@ -63,6 +67,7 @@ def follow_in_lines(run: RunDirectory, stream: TextIO | None = None) -> History:
 
     Of a long run, what it has come to is told in one line, and then the newest events.
     """
+    ringing = Ringing(stream or sys.stdout)
     fold = Fold(run)
     history, offset = History(), 0
     if fold.offset or fold.behind > LONG_BYTES:
@@ -77,7 +82,28 @@ def follow_in_lines(run: RunDirectory, stream: TextIO | None = None) -> History:
         line = describe(event, history)
         if line:
             print(line, file=stream, flush=True)
+        ringing.ring(event)
     return history
+
+
+class Ringing:
+    """Tells the terminal of alerts as its user wants it; alerts from before it began are history."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = next((each for each in (stream, sys.stderr) if each.isatty()), None)
+        self._since = time.time()
+
+    def ring(self, event: Event) -> None:
+        """Ring where `event` is an alert that has just been given, and where there is a terminal."""
+        if not isinstance(event, Alert) or event.time < self._since or self._stream is None:
+            return
+        try:
+            words = terminal_words(read_alerts(), event)
+        except TunewrightError as error:
+            print(error, file=sys.stderr)
+            return
+        self._stream.write(words)
+        self._stream.flush()
 
 
 def describe(event: Event, history: History) -> str | None:
@@ -107,6 +133,8 @@ def describe(event: Event, history: History) -> str | None:
         case Notice():
             remedy = f"\n  {clean(event.remedy)}" if event.remedy else ""
             return f"! {one_line(event.title)}: {clean(event.message)}{remedy}"
+        case Told():
+            return f"  alert handed to the {event.by}" if event.well else None
         case Status(state=state, reason=reason):
             return f"· {one_line(state, 40)}{f': {one_line(reason, 100)}' if reason else ''}"
         case _:

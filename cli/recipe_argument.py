@@ -16,6 +16,11 @@ from ..recipes.registry import open_registry
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     """Add the recipe and what may be changed in it."""
     parser.add_argument("recipe", metavar="RECIPE", help="a name in the registry, or a TOML file")
+    add_changes(parser)
+
+
+def add_changes(parser: argparse.ArgumentParser) -> None:
+    """Add what may be changed in a recipe."""
     parser.add_argument("--data", metavar="FILE", help="train on this file, folder or data set instead of the recipe's")
     parser.add_argument("--model", metavar="MODEL", help="start from this model instead of the recipe's")
     parser.add_argument(
@@ -34,6 +39,11 @@ def find_recipe(arguments: argparse.Namespace) -> tuple[str, Recipe]:
             entry = registry.get(arguments.recipe)
         entry.require_accepted()
         name, recipe = entry.name, entry.recipe
+    return name, changed_by(arguments, recipe)
+
+
+def changed_by(arguments: argparse.Namespace, recipe: Recipe) -> Recipe:
+    """Return `recipe` with the changes that `arguments` ask for; raises TunewrightError."""
     changes = list(arguments.changes)
     if arguments.data:
         # Held-out rows of the recipe's own data say nothing about other data.
@@ -41,7 +51,7 @@ def find_recipe(arguments: argparse.Namespace) -> tuple[str, Recipe]:
         changes.append(f"data.source={json.dumps(absolute_source(arguments.data))}")
     if arguments.model:
         changes.append(f"base.model={json.dumps(arguments.model)}")
-    return name, change_recipe(recipe, changes)
+    return change_recipe(recipe, changes)
 
 
 def is_recipe(name: str) -> bool:

@@ -13,6 +13,7 @@ from ..engine.machine import GpuDevice, sample_gpus
 from ..engine.plan import Prediction
 from ..engine.runs.directory import RunDirectory, find_run, list_runs, standing
 from ..engine.runs.fold import glance, read_history
+from ..engine.runs.lineage import lineage_of
 from ..engine.runs.terms import read_terms
 from ..engine.runs.unit import inspect_unit, install_unit, remove_unit, unit_path, unit_text
 from ..engine.runs.waiting import read_wait
@@ -187,7 +188,9 @@ def explain(run: RunDirectory) -> dict[str, Any]:
     with contextlib.suppress(TunewrightError):
         prediction = run.plan().prediction
     last = history.steps[-1] if history.steps else None
+    lineage = lineage_of(run)
     return describe(run) | {
+        "lineage": lineage and asdict(lineage) | {"said": lineage.said},
         "measured": history.measured,
         "predicted": None if prediction is None else asdict(prediction),
         "to_first_step": history.to_first_step(),
@@ -219,6 +222,8 @@ def run_text(described: dict[str, Any]) -> str:
         f"{described['id']}: {described['standing']}, step {described['step']} of {described['total_steps'] or '?'}",
         render_table(("", "PREDICTED", "MEASURED"), [row for row in rows if row[2]], right=(1, 2)),
     ]
+    if described["lineage"]:
+        parts.insert(1, one_line(f"Lineage: {described['lineage']['said']}."))
     if described["wait"]:
         parts.append(paragraph(f"It waits: {described['wait']['said']}."))
     if nice := described["terms"]["nice"]:

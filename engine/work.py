@@ -88,7 +88,7 @@ class Work:
     @property
     def steps(self) -> int:
         plan = self.recipe.training
-        return steps_of(self.drawn.rows, plan.global_batch, plan.epochs, plan.steps)
+        return plan.extended(steps_of(self.drawn.rows, plan.global_batch, plan.epochs, plan.steps))
 
     @property
     def answers_a_row(self) -> int:

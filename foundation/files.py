@@ -15,7 +15,7 @@ from typing import BinaryIO
 from .errors import TunewrightError, explain_os_error
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
+def write_atomically(path: Path, content: str | bytes, mode: int = 0o644) -> None:
     """Put `content` at `path` in one step: written beside it, flushed to the disk, renamed into place.
 
     Raises TunewrightError when the folder, the permissions or the disk do not allow it; what was at `path` stays.
@@ -29,7 +29,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(name, 0o644)
+            os.chmod(name, mode)
             os.replace(name, path)
         except BaseException:
             Path(name).unlink(missing_ok=True)

@@ -26,6 +26,11 @@ def registry_path() -> Path:
     return home() / "registry.db"
 
 
+def settings_path() -> Path:
+    """Return the file of the user's own settings."""
+    return home() / "settings.toml"
+
+
 def calibration_path() -> Path:
     """Return the file that keeps what was measured on this machine."""
     return home() / "calibration.json"

@@ -257,6 +257,31 @@ Objective = Literal["sft", "cpt", "dpo", "orpo", "kto"]
 PREFERENCE_OBJECTIVES: tuple[Objective, ...] = ("dpo", "orpo", "kto")
 
 
+class Extension(Section):
+    """Steps that were added to a run after its end, with a learning rate of their own."""
+
+    after: int = Field(ge=1, le=10_000_000)
+    """The step at which the run had ended."""
+    planned: int = Field(ge=1, le=10_000_000)
+    """How many steps its schedule was laid over; more than it took where it stopped early."""
+    steps: int = Field(ge=1, le=10_000_000)
+    """How many steps are added."""
+    schedule: Literal["constant", "linear", "cosine"]
+    """How the learning rate falls over them, after the warm-up."""
+    peak: float = Field(gt=0, le=1)
+    """The highest learning rate of the added steps."""
+    warmup_steps: int = Field(default=0, ge=0, le=10_000_000)
+    """Over how many of them it rises to the peak, from what it had come to."""
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Extension:
+        if self.after > self.planned:
+            raise ValueError("after is at most planned: a run ends no later than its schedule")
+        if self.warmup_steps > self.steps:
+            raise ValueError("warmup_steps are at most steps")
+        return self
+
+
 class Training(Section):
     """The optimisation: objective, learning rate, length, batch, seed."""
 
@@ -294,6 +319,10 @@ class Training(Section):
     """The weights that the run ends with: the last step's, or those with the lowest validation loss."""
     guard: Guard = Guard()
     """What happens when the run goes wrong."""
+    extensions: (
+        Annotated[tuple[Extension, ...], BeforeValidator(_as_tuple), Field(min_length=1, max_length=100)] | None
+    ) = None
+    """Steps that are added after the end, each with a schedule of its own; `tunewright extend` writes them."""
 
     @model_validator(mode="after")
     def _has_one_length(self) -> Training:
@@ -306,6 +335,19 @@ class Training(Section):
         if self.floor is not None and self.schedule != "cosine":
             raise ValueError(f"floor belongs to the schedule cosine, not to {self.schedule}")
         return self
+
+    @model_validator(mode="after")
+    def _is_extended_in_order(self) -> Training:
+        end = None
+        for each in self.extensions or ():
+            if end is not None and each.planned != end:
+                raise ValueError(f"an extension's planned is where the one before ends, {end}")
+            end = each.after + each.steps
+        return self
+
+    def extended(self, steps: int) -> int:
+        """Return the steps of the whole run, those that were added among them, where `steps` were planned at first."""
+        return self.extensions[-1].after + self.extensions[-1].steps if self.extensions else steps
 
     @model_validator(mode="after")
     def _weighs_preferences(self) -> Training:

@@ -17,9 +17,9 @@ from textual.app import App, SystemCommand
 from textual.screen import Screen
 
 from ..foundation.errors import TunewrightError
-from .background import describe_unexpected
+from .background import background, deliver, describe_unexpected
 from .keys import MODES, bindings, keys_of
-from .messages import Failed, RecipeChosen, RunLaunched
+from .messages import AlertsGiven, Failed, RecipeChosen, RunChanged, RunCloned, RunLaunched
 from .theme import DARK, LIGHT, THEMES
 
 if TYPE_CHECKING:
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from .screens.frame import FramedScreen
 
 LOOKED_FOR_TERMINAL_SECONDS = 1.0
+
+
+LISTEN_SECONDS = 2.0
+"""How often runs are listened to for alerts."""
 
 
 def _tune() -> FramedScreen:
@@ -73,12 +77,14 @@ class TunewrightApp(App[None]):
         super().__init__()
         self._run = run
         self._chat = chat
+        self._leaving = threading.Event()
         self.animation_level = "none"
         for theme in THEMES:
             self.register_theme(theme)
         self.theme = DARK.name
 
     async def on_mount(self) -> None:
+        threading.Thread(target=self._listen, daemon=True).start()
         if self._run is None:
             return
         from .screens.monitor import MonitorScreen
@@ -134,6 +140,61 @@ class TunewrightApp(App[None]):
     def action_toggle_theme(self) -> None:
         self.theme = LIGHT.name if self.theme == DARK.name else DARK.name
 
+    def on_unmount(self) -> None:
+        self._leaving.set()
+
+    def _listen(self) -> None:
+        """Hear what runs alert about, whichever screen is shown; in a thread of its own."""
+        from .listening import Listener
+
+        listener = Listener()
+        while not self._leaving.wait(LISTEN_SECONDS):
+            if words := listener.hear():
+                self.post_message(AlertsGiven(words))
+
+    @on(AlertsGiven)
+    def _ring(self, message: AlertsGiven) -> None:
+        if self._driver is not None:  # whose writes never come in between the parts of a frame
+            self._driver.write(message.words)
+
+    @background("alerts")
+    def action_toggle_alerts(self) -> None:
+        from ..engine.alerts import change_alerts, read_alerts
+        from ..foundation.terminal import NAMED, detect
+
+        if read_alerts().is_on:
+            change_alerts({"terminal": "off"})
+            deliver(self, RunChanged("Alerts of this terminal are off."))
+            return
+        change_alerts({"terminal": "auto"})
+        terminal = detect()
+        deliver(self, RunChanged(f"Alerts of this terminal are on: {NAMED[terminal.way]}. {terminal.advice}".strip()))
+
+    @on(RunChanged)
+    def _tell_change(self, message: RunChanged) -> None:
+        self.notify(message.said, markup=False)
+
+    @background("alerts")
+    def action_alerts(self) -> None:
+        from ..engine.alerts import read_alerts, redacted
+        from ..foundation.terminal import detect
+        from .widgets.alerts_dialog import AlertsDialog
+
+        settings = read_alerts()
+        dialog = AlertsDialog(settings, redacted(settings.webhook), detect())
+        self.call_from_thread(self.push_screen, dialog, self._change_alerts)
+
+    def _change_alerts(self, changes: dict[str, object] | None) -> None:
+        if changes:
+            self._keep_alerts(changes)
+
+    @background("alerts")
+    def _keep_alerts(self, changes: dict[str, object]) -> None:
+        from ..engine.alerts import change_alerts
+
+        change_alerts(changes)
+        deliver(self, RunChanged("Kept. A run that is going on heeds it from its next alert on."))
+
     async def action_quit(self) -> None:
         """Leave, and say which runs go on without this window."""
         going_on = await asyncio.to_thread(_live_run_names)
@@ -160,6 +221,14 @@ class TunewrightApp(App[None]):
 
         self.switch_mode("runs")
         self.push_screen(MonitorScreen(message.run))
+
+    @on(RunCloned)
+    async def _tune_like(self, message: RunCloned) -> None:
+        from .screens.tune import TuneScreen
+
+        await self.switch_mode("tune")
+        if isinstance(self.screen, TuneScreen):
+            self.screen.start_like(message.run, message.recipe)
 
     @on(RecipeChosen)
     async def _tune_from(self, message: RecipeChosen) -> None:

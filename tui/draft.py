@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from ..engine.advice import Advice
     from ..engine.machine import Machine
     from ..engine.plan import Plan
+    from ..engine.runs.directory import RunDirectory
     from ..engine.runs.terms import Terms
     from ..recipes.model import Recipe
     from ..recipes.registry import Entry
@@ -41,6 +42,8 @@ class Draft:
     report: DataReport | None = None
     entry: Entry | None = None
     """The registry's recipe that the wizard was started with."""
+    parent: RunDirectory | None = None
+    """The run that this one is made from, with changes."""
     advice: Advice | None = None
     method: str | None = None
     """The method that was chosen; None follows the advice."""

@@ -29,7 +29,7 @@ LONG_BYTES = 1 * MIB
 """Of a history that is longer than this beyond its kept fold, the newest events are shown while the rest is read."""
 CONSOLE_LINES = 200
 
-ENDED: tuple[Standing, ...] = ("finished", "stopped", "failed", "lost", "damaged")
+ENDED: tuple[Standing, ...] = ("finished", "stopped", "paused", "failed", "lost", "damaged")
 
 
 @dataclass(frozen=True, slots=True)

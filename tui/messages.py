@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,10 @@ if TYPE_CHECKING:
     from textual.content import Content
 
     from ..engine.runs.directory import RunDirectory
+    from ..engine.runs.extend import Extensible
+    from ..engine.runs.retry import Failure
     from ..recipes.finding import Found
+    from ..recipes.model import Recipe
     from ..recipes.registry import Entry
     from ..recipes.sharing import Arrival, Shipment
     from .follow import Reading
@@ -59,8 +63,39 @@ class RunChanged(Message):
 class CircumstancesChanged(Message):
     """A run cannot go on as the run that it was, unless its user agrees to the differences."""
 
-    run: RunDirectory
     differences: tuple[str, ...]
+    agreed: Callable[[], object]
+    """Has it go on."""
+
+
+@dataclass
+class RunLookedAt(Message):
+    """A finished run is to be extended; this is what is to be known before."""
+
+    found: Extensible
+
+
+@dataclass
+class RunCloned(Message):
+    """A run like this one is to be made in the wizard."""
+
+    run: RunDirectory
+    recipe: Recipe
+
+
+@dataclass
+class AlertsGiven(Message):
+    """What runs have just alerted about, as the terminal is to be told it."""
+
+    words: str
+
+
+@dataclass
+class RunFailedBefore(Message):
+    """A failed run is to be tried again; this is why it failed."""
+
+    run: RunDirectory
+    failure: Failure
 
 
 @dataclass

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import dataclass
 from typing import Literal, cast
 
 from ..engine.anatomy import read_anatomy
 from ..engine.defaults import default_recipe
+from ..engine.runs.directory import RunDirectory
+from ..engine.runs.lineage import plain_name
 from ..engine.sources import find_model
+from ..foundation.text import one_line
 from ..recipes.model import Data, Recipe, validate_section
 from ..recipes.registry import Entry, open_registry
 from .draft import STARTER_DATA, STARTER_MODEL, Draft
@@ -57,6 +61,17 @@ def propose_recipe(draft: Draft) -> Proposal:
     if longest is not None and longest > recipe.data.max_length:
         because["max_length"] = f"The longest row has {longest:,} tokens; rows beyond the maximum are cut."
     return Proposal(recipe, None, because | chosen)
+
+
+def entry_of(run: RunDirectory, recipe: Recipe) -> Entry:
+    """Return a run's recipe as if it were one of the registry, under the run's name."""
+    name = one_line(plain_name(run), 80)
+    card = recipe.card
+    return Entry(
+        name=name, title=card.title or name, summary=card.summary, method=recipe.method.kind, model=recipe.base.model,
+        data=recipe.data.source, tags=card.tags, hash=recipe.hash(), origin="local", toml=recipe.to_toml(),
+        created=time.time(), accepted=True, recipe_id=0, edition_id=0,
+    )  # fmt: skip
 
 
 def _section(data: Data, draft: Draft) -> Data:

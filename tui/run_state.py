@@ -13,7 +13,9 @@ from ..engine.runs.waiting import Wait
 from ..recipes.model import Recipe
 from .follow import Reading
 
-LIVE: tuple[Standing, ...] = ("starting", "queued", "running", "stopping", "unresponsive", "elsewhere")
+LIVE: tuple[Standing, ...] = (
+    "starting", "queued", "running", "stopping", "pausing", "unresponsive", "elsewhere",
+)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -40,8 +42,8 @@ class RunState:
         if reading.console is not None:
             self.console = reading.console
         self.standing = reading.standing
-        if reading.standing == "running" and self.history.state == "stopping":
-            self.standing = "stopping"
+        if reading.standing == "running" and self.history.state in ("stopping", "pausing"):
+            self.standing = self.history.state
         self.share_read = reading.share_read
         self.ended = reading.ended
         self.wait = reading.wait

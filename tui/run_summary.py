@@ -80,8 +80,8 @@ def summarise(run: RunDirectory, now: Standing, before: RunSummary | None = None
     phase = _last(tail, Phase)
     status = _last(tail, Status)
     loss = next((event.loss for event in reversed(tail) if isinstance(event, Eval) and event.loss is not None), None)
-    if now == "running" and status is not None and status.state == "stopping":
-        now = "stopping"
+    if now == "running" and status is not None and status.state in ("stopping", "pausing"):
+        now = status.state
     if before is not None and before.step > 0:  # what was judged before the first step is known
         started, match = before.started, before.exact_match_before
     else:

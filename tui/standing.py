@@ -25,6 +25,8 @@ FACES: dict[Standing, Face] = {
     "running": Face("●", "running", "accent", "it goes on without this window"),
     "stopping": Face("◐", "stopping", "warning", "it saves at its next step and stops"),
     "stopped": Face("■", "stopped", "warning", "it was saved and can be resumed"),
+    "pausing": Face("◐", "pausing", "warning", "it saves at its next step and gives its memory back"),
+    "paused": Face("‖", "paused", "warning", "it was saved, holds no memory, and goes on with r"),
     "finished": Face("✓", "finished", "success", "it has taken all its steps"),
     "failed": Face("✗", "failed", "error", "it ended with an error"),
     "unresponsive": Face("?", "silent", "warning", "it is alive but has said nothing for two minutes"),

@@ -24,8 +24,8 @@ from ..redaction import redact
 from .events import Event, EventLog, Status
 
 Standing = Literal[
-    "starting", "queued", "running", "stopping", "stopped", "finished", "failed", "unresponsive", "lost", "elsewhere",
-    "damaged",
+    "starting", "queued", "running", "stopping", "stopped", "pausing", "paused", "finished", "failed", "unresponsive",
+    "lost", "elsewhere", "damaged",
 ]  # fmt: skip
 """What can be said of a run from outside.
 
@@ -283,7 +283,7 @@ def standing(run: RunDirectory) -> Standing:
         result = run.result()
         if result is not None:
             state = result["state"]
-            return cast("Standing", state) if state in ("finished", "stopped", "failed") else "damaged"
+            return cast("Standing", state) if state in ("finished", "stopped", "paused", "failed") else "damaged"
         if processes is None:
             return "starting" if time.time() - run.path.stat().st_mtime < STARTING_SECONDS else "lost"
         if processes.host != socket.gethostname():
@@ -300,7 +300,7 @@ def standing(run: RunDirectory) -> Standing:
 
 def is_live(run: RunDirectory) -> bool:
     """Tell whether a process of this machine is working on the run."""
-    return standing(run) in ("starting", "queued", "running", "stopping", "unresponsive")
+    return standing(run) in ("starting", "queued", "running", "stopping", "pausing", "unresponsive")
 
 
 def create_run(recipe: Recipe, plan: Plan, name: str, folder: Path | None = None) -> RunDirectory:

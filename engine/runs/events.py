@@ -15,7 +15,10 @@ from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 from ...foundation.files import open_regular
 from ..redaction import redact
 
-State = Literal["starting", "queued", "running", "stopping", "stopped", "finished", "failed"]
+State = Literal["starting", "queued", "running", "stopping", "stopped", "pausing", "paused", "finished", "failed"]
+About = Literal["finished", "failed", "interrupted", "diverged", "plateau", "heat", "disk"]
+"""What people are alerted about."""
+ABOUT: tuple[About, ...] = get_args(About)
 PhaseName = Literal[
     "starting",
     "downloading",
@@ -212,9 +215,49 @@ class Ending(Event):
     reason: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alert(Event):
+    """Something that people want to be called for; who follows the run is told, and its owner's command and webhook."""
+
+    kind: ClassVar[str] = "alert"
+    about: About
+    key: str
+    """Tells this alert from all others of the run: it is given once, whoever looks after the run."""
+    title: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told(Event):
+    """An alert was handed to the owner's command or webhook, or could not be."""
+
+    kind: ClassVar[str] = "told"
+    key: str
+    """Of the alert."""
+    by: Literal["command", "webhook"]
+    well: bool
+    detail: str = ""
+
+
 KINDS: dict[str, type[Event]] = {
     each.kind: each
-    for each in (Phase, Step, Eval, Best, Gpu, Cpu, Sample, Checkpoint, Continuity, Notice, Measured, Ending, Status)
+    for each in (
+        Phase,
+        Step,
+        Eval,
+        Best,
+        Gpu,
+        Cpu,
+        Sample,
+        Checkpoint,
+        Continuity,
+        Notice,
+        Measured,
+        Ending,
+        Status,
+        Alert,
+        Told,
+    )
 }
 
 

@@ -1,8 +1,7 @@
-"""Starting, stopping and resuming runs, from whichever terminal."""
+"""Starting, stopping, pausing and resuming runs, from whichever terminal."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
@@ -18,9 +17,11 @@ from ..hub.needs import require_here
 from ..plan import Plan
 from .checkpoint import newest_good
 from .circumstances import OtherCircumstances, differences, remember
+from .command import PAUSE_SIGNAL, STOP_SIGNAL, asked_to, commanding, signal_supervisor
 from .directory import RunDirectory, create_run, is_live, list_runs, standing
 from .events import EventLog, Measured, Notice
-from .pinned import pin
+from .lineage import Lineage, write_lineage
+from .pinned import commits_of, pin
 from .terms import Terms, read_terms, write_terms
 from .unit import OWN_UNITS
 
@@ -29,16 +30,25 @@ START_SECONDS = 20.0
 
 
 def launch(
-    recipe: Recipe, plan: Plan, name: str, planning_seconds: float | None = None, terms: Terms | None = None
+    recipe: Recipe,
+    plan: Plan,
+    name: str,
+    planning_seconds: float | None = None,
+    terms: Terms | None = None,
+    lineage: Lineage | None = None,
 ) -> RunDirectory:
     """Make a new run called after `name` and start its supervisor, at once or as its `terms` say; raises TunewrightError.
 
     What its user waited for the plan, `planning_seconds`, is kept with what else goes before the first step. What the
-    recipe names on the Hub has to be here whole: a run neither waits for the network nor asks.
+    recipe names on the Hub has to be here whole: a run neither waits for the network nor asks. `lineage` names the run that
+    it was made from.
     """
     require_here(recipe)
     run = create_run(recipe, plan, name)
-    pin(run, recipe)
+    parent = RunDirectory(run.path.with_name(lineage.parent)) if lineage else None
+    pin(run, recipe, commits_of(parent) if parent else None)
+    if lineage:
+        write_lineage(run, lineage)
     remember(run)
     if terms is not None:
         write_terms(run, terms)
@@ -77,13 +87,32 @@ def start(run: RunDirectory) -> None:
 
 def stop(run: RunDirectory) -> None:
     """Ask `run` to save at its next step and stop; raises TunewrightError when nobody is working on it."""
-    processes = run.processes()
-    if not is_live(run) or processes is None:
-        raise TunewrightError(
-            "Run not running", f"{run.id} is {standing(run)}.", f"`tunewright attach {run.id}` shows how it ended."
-        )
-    with contextlib.suppress(ProcessLookupError):  # it ended this moment
-        os.kill(processes.supervisor.pid, signal.SIGINT)
+    _ask(run, "stop", STOP_SIGNAL)
+
+
+def pause(run: RunDirectory) -> None:
+    """Ask `run` to save at its next step and give its memory back until it is resumed; raises TunewrightError.
+
+    Its processes end, for what only sleeps keeps its GPU's memory. Unlike a stopped run it is listed as one that its
+    user means to go on with, and unlike an interrupted one it goes on only when they say so.
+    """
+    _ask(run, "pause", PAUSE_SIGNAL)
+
+
+def _ask(run: RunDirectory, doing: str, number: signal.Signals) -> None:
+    with commanding(run, doing):
+        if not is_live(run) or run.processes() is None:
+            raise TunewrightError(
+                "Run not running", f"{run.id} is {standing(run)}.", f"`tunewright attach {run.id}` shows how it ended."
+            )
+        already = asked_to(run)
+        if already == "stopping" or (already and doing == "pause"):
+            raise TunewrightError(
+                f"Run is {already} already",
+                f"{run.id} saves at its next step.",
+                f"`tunewright attach {run.id}` shows when it has.",
+            )
+        signal_supervisor(run, number)
 
 
 def resume(run: RunDirectory, agreed: bool = False, terms: Terms | None = None) -> int:
@@ -91,6 +120,14 @@ def resume(run: RunDirectory, agreed: bool = False, terms: Terms | None = None) 
 
     It keeps to the terms that it was started with, unless others are given. Where its circumstances are not what they were, somebody has to have `agreed`: raises OtherCircumstances.
     """
+    with commanding(run, "resume"):
+        require_resumable(run)
+        require_same(run, agreed)
+        return start_again(run, terms)
+
+
+def require_resumable(run: RunDirectory) -> None:
+    """Refuse a run that is going on, that is done, or whose files cannot be read here; raises TunewrightError."""
     now = standing(run)
     if now in ("damaged", "elsewhere"):
         raise TunewrightError(
@@ -106,6 +143,10 @@ def resume(run: RunDirectory, agreed: bool = False, terms: Terms | None = None) 
         raise TunewrightError(
             "Run is finished", f"{run.id} has taken all its steps.", "Start a new one from its recipe."
         )
+
+
+def require_same(run: RunDirectory, agreed: bool) -> None:
+    """Refuse to go on under other circumstances that nobody has `agreed` to: raises OtherCircumstances."""
     for read in (run.recipe, run.plan):  # a supervisor could not tell that they cannot be read
         read()
     if changed := differences(run):
@@ -118,6 +159,10 @@ def resume(run: RunDirectory, agreed: bool = False, terms: Terms | None = None) 
         )
         log.close()
         remember(run)
+
+
+def start_again(run: RunDirectory, terms: Terms | None = None) -> int:
+    """Start a supervisor for a run that has ended, and return the step that it goes on from; raises TunewrightError."""
     checkpoint, _ = newest_good(run.checkpoints)
     if terms is not None:
         write_terms(run, terms)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
@@ -18,11 +18,16 @@ from .directory import RunDirectory
 SOURCES_FILE = "sources.json"
 
 
-def pin(run: RunDirectory, recipe: Recipe) -> None:
-    """Write into the run's folder which commit each of its models and data sets from the Hub is at; raises TunewrightError."""
+def pin(run: RunDirectory, recipe: Recipe, earlier: Mapping[str, str] | None = None) -> None:
+    """Write into the run's folder which commit each of its models and data sets from the Hub is at; raises TunewrightError.
+
+    Of what `earlier` names, that commit is taken while it is still here: a run made from another differs by its changes alone.
+    """
     commits: dict[str, str] = {}
     for kind, name, revision in _sources(recipe):
-        snapshot = cached_snapshot(kind, name, revision)
+        kept = (earlier or {}).get(name)
+        snapshot = cached_snapshot(kind, name, kept) if kept and revision is None else None
+        snapshot = snapshot or cached_snapshot(kind, name, revision)
         if snapshot is not None and COMMIT.fullmatch(snapshot.name):
             commits[name] = snapshot.name
     if commits:

@@ -29,6 +29,7 @@ from ..plan import Plan
 from ..remedies import smaller_recipes
 from . import outcome
 from .checkpoint import newest_good, sweep
+from .command import PAUSE_SIGNAL, STOP_SIGNAL
 from .console import Console
 from .directory import InsistentLog, Processes, ProcessIdentity, RunDirectory, boot_id, hold_reserve, release_reserve
 from .events import Notice, State, Status
@@ -37,6 +38,7 @@ from .history import History
 from .ladder import AFTER_TRAINING, BEFORE_TRAINING, Rung, ladder, next_rung, remember_rung, remembered_rung
 from .queue import Place
 from .shortage import KILLED, Shortage, kernel_kills, take_shortage
+from .telling import Teller
 from .terms import Terms, give_way, read_terms
 from .waiting import Patience, needed_gib
 
@@ -53,8 +55,11 @@ SEVERAL_GPUS = {
     "NCCL_SOCKET_IFNAME": "lo",
     "GLOO_SOCKET_IFNAME": "lo",
 }
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-"""INT is how people stop a run; TERM and USR1 come when a machine goes down, or a queue wants its place."""
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, STOP_SIGNAL, PAUSE_SIGNAL)
+"""INT is how people stop a run, TSTP how they pause it; TERM and USR1 come when a machine goes down, or a queue wants its place.
+
+HUP, which a closed terminal sends, is none of them: a run has nothing to do with its terminal.
+"""
 
 
 class Supervisor:
@@ -69,11 +74,13 @@ class Supervisor:
         """What takes down the trainer's words, while there is one."""
         self.over = threading.Event()
         self.stopped_by: signal.Signals | None = None
-        """The first signal that asked for a stop."""
+        """The signal that asked for a stop: the first one, but for a stop that follows a pause."""
         self.shortage = Shortage("")
         """What the last trainer ran out of."""
         self.cut_short = False
         """Whether memory ran out before a stop that was asked for could be saved."""
+        self.teller: Teller | None = None
+        """Tells people what they want to be called for."""
         self.done_afresh = False
         """Whether what follows the training has had a process of its own."""
         self.started = time.time()
@@ -89,6 +96,8 @@ class Supervisor:
         threading.Thread(target=self._look_after_files, name="files", daemon=True).start()
         sweep(self.run.checkpoints)
         hold_reserve(self.run)
+        self.teller = Teller(self.run, self.log, self.run.plan().total_steps)
+        self.teller.start()
         terms = read_terms(self.run)
         self._give_way(terms)
         try:
@@ -217,9 +226,10 @@ class Supervisor:
 
     def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
         """Have the trainer save at its next step and stop."""
-        if not self.stopped_by:
-            self.stopped_by = signal.Signals(number)
-            self.log.append(Status(state="stopping", reason=self.stopped_by.name))
+        asked = signal.Signals(number)
+        if self.stopped_by is None or (self.stopped_by, asked) == (PAUSE_SIGNAL, STOP_SIGNAL):
+            self.stopped_by = asked
+            self.log.append(Status(state="pausing" if asked == PAUSE_SIGNAL else "stopping", reason=asked.name))
         if self.trainer is not None and self.trainer.returncode is None:
             self.trainer.send_signal(stop_signal(self.run.plan()))
 
@@ -243,24 +253,26 @@ class Supervisor:
             case outcome.STOPPED:
                 saved = "when memory ran out; what was saved before is there" if self.cut_short else "after a save"
                 saved = saved if self.trainer else "while it waited to begin"
-                state, reason = "stopped", f"{self._stopped_how()}, {saved}"
+                state, reason = self._stopped_state, f"{self._stopped_how()}, {saved}"
             case outcome.REFUSED:
                 error = next((notice for notice in reversed(history.notices) if notice.level == "error"), None)
                 state, reason = "failed", error.title if error else "refused"
             case _ if self.stopped_by and code == -signal.SIGTERM:
-                state, reason = "stopped", f"{self._stopped_how()}, before there was anything to save"
+                state, reason = self._stopped_state, f"{self._stopped_how()}, before there was anything to save"
             case _:
                 error = self._explain(code)
                 state, reason = "failed", error.title
                 self.log.append(error)
         self.log.append(Status(state=state, reason=reason))
+        if self.teller is not None:
+            self.teller.conclude()
         plan = self.run.plan()
         result = {
             "state": state,
             "reason": reason,
             "exit_code": code if code >= 0 else None,
             "signal": signal.Signals(-code).name if code < 0 else None,
-            "interrupted": state == "stopped" and self.stopped_by != signal.SIGINT,
+            "interrupted": state == "stopped" and self.stopped_by != STOP_SIGNAL,
             "started": history.started or self.started,
             "ended": time.time(),
             "step": history.step,
@@ -275,10 +287,18 @@ class Supervisor:
             else {"title": error.title, "message": error.message, "remedy": error.remedy},
         }
         write_atomically(self.run.result_file, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
-        return 0 if state in ("finished", "stopped") else 1
+        return 1 if state == "failed" else 0
+
+    @property
+    def _stopped_state(self) -> State:
+        return "paused" if self.stopped_by == PAUSE_SIGNAL else "stopped"
 
     def _stopped_how(self) -> str:
-        return "on request" if self.stopped_by in (None, signal.SIGINT) else f"by {self.stopped_by.name} from outside"
+        return (
+            "on request"
+            if self.stopped_by in (None, STOP_SIGNAL, PAUSE_SIGNAL)
+            else f"by {self.stopped_by.name} from outside"
+        )
 
     def _explain_shortage(self) -> Notice:
         """Tell where memory ran out for good, and what would help."""
@@ -390,8 +410,9 @@ def main(arguments: list[str]) -> int:
     held = lock(run)
     if held is None:
         return 0  # another supervisor looks after this run already
+    supervisor = Supervisor(run, detached_by=arguments[1] if len(arguments) > 1 else "by hand")
     try:
-        code = Supervisor(run, detached_by=arguments[1] if len(arguments) > 1 else "by hand").supervise()
+        code = supervisor.supervise()
     except (TunewrightError, OSError) as error:  # whoever starts the run shows what is printed last
         told = explain_os_error(error, run.path, "Writing") if isinstance(error, OSError) else error
         print(told, file=sys.stderr)
@@ -399,6 +420,9 @@ def main(arguments: list[str]) -> int:
     from .recording import record_at_the_end  # which reads histories by this module
 
     record_at_the_end(run)
+    held.close()  # the run has ended, and may be taken up by another while people are told of it
+    if supervisor.teller is not None:
+        supervisor.teller.last_words()
     return code
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 from ...recipes.model import LoraMethod, Recipe
 from ..plan import Plan
+from ..schedule import warmup_steps
 
 SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 OPTIMIZERS = {
@@ -17,12 +17,6 @@ OPTIMIZERS = {
     ("adamw_8bit", "paged"): "paged_adamw_8bit",
 }
 """What Hugging Face's trainer calls them, by the recipe's optimizer and the plan's placement of its states."""
-
-
-def warmup_steps(recipe: Recipe, total_steps: int) -> int:
-    """Return the number of steps over which the learning rate rises."""
-    warmup = recipe.training.warmup
-    return math.ceil(warmup.value * total_steps) if warmup.kind == "ratio" else int(warmup.value)
 
 
 def training_arguments(recipe: Recipe, plan: Plan, folder: Path) -> dict[str, Any]:
@@ -66,7 +60,7 @@ def common_arguments(recipe: Recipe, plan: Plan, folder: Path) -> dict[str, Any]
         "learning_rate": training.learning_rate,
         "lr_scheduler_type": SCHEDULES[training.schedule] if training.floor is None else "cosine_with_min_lr",
         "lr_scheduler_kwargs": {} if training.floor is None else {"min_lr_rate": training.floor},
-        "warmup_steps": warmup_steps(recipe, plan.total_steps),
+        "warmup_steps": warmup_steps(training, plan.total_steps),
         "max_steps": plan.total_steps,
         "optim": OPTIMIZERS[training.optimizer, plan.optimizer_placement],
         "adam_beta1": 0.9,

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from transformers import TrainerCallback
 
-from ...recipes.model import LoraMethod, Recipe
+from ...recipes.model import LoraMethod, Recipe, Training
+from ..schedule import rate_parts
 
 
 def ratio_of(recipe: Recipe) -> float:
@@ -24,6 +26,45 @@ def set_rates(trainer: Any, recipe: Recipe) -> Any:
     if ratio != 1:
         trainer.__class__ = type("Rated", (RatedTraining, type(trainer)), {"ratio": ratio})
     return trainer
+
+
+def set_schedule(trainer: Any, recipe: Recipe) -> Any:
+    """Return `trainer`, which from now on follows the schedules of the recipe's extensions; without any, its own."""
+    if recipe.training.extensions:
+        trainer.__class__ = type("Extended", (ExtendedTraining, type(trainer)), {"training": recipe.training})
+        trainer.add_callback(RateTaken())
+    return trainer
+
+
+class ExtendedTraining:
+    """What stands before TRL's trainer among the bases of one whose steps have several schedules, one after the other."""
+
+    training: Training
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        mine: Any = self
+        if mine.lr_scheduler is None:
+            part = rate_parts(self.training, num_training_steps)
+            mine.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+                optimizer or mine.optimizer, lambda taken: part(taken)
+            )
+            mine._created_lr_scheduler = True
+        return mine.lr_scheduler
+
+
+class RateTaken(TrainerCallback):
+    """Takes the learning rate from the schedule when training begins: a checkpoint holds that of the schedule before."""
+
+    def on_train_begin(
+        self, args: Any, state: Any, control: Any, optimizer: Any = None, lr_scheduler: Any = None, **kwargs: Any
+    ) -> None:
+        rates = [
+            base * part(lr_scheduler.last_epoch)
+            for base, part in zip(lr_scheduler.base_lrs, lr_scheduler.lr_lambdas, strict=True)
+        ]
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        lr_scheduler._last_lr = rates
 
 
 class SteadyTraining:

@@ -77,7 +77,7 @@ def _before(began: float, path: Path) -> dict[str, float]:
             started = event.time
         if isinstance(event, Measured) and "seconds_planning" in event.values:
             seconds["seconds_planning"] = event.values["seconds_planning"]
-        if isinstance(event, Phase) or (isinstance(event, Status) and event.state in ("stopped", "failed")):
+        if isinstance(event, Phase) or (isinstance(event, Status) and event.state in ("stopped", "paused", "failed")):
             started, seconds = None, {}  # that was an earlier trainer of this run
     if started is not None:
         _add(seconds, "launching", began - started)

@@ -154,7 +154,9 @@ def train(run: RunDirectory, log: TimedLog, rung: int, checkpoint: Path | None) 
         reset_peak_memory(plan.device)
         power.reset()
         began = time.perf_counter()
-        if checkpoint is not None and validation.is_over(checkpoint):  # memory ran out after the last step
+        if checkpoint is not None and validation.is_over(
+            checkpoint, plan.total_steps
+        ):  # memory ran out after the last step
             take_up(trainer, checkpoint)
         else:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

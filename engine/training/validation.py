@@ -19,8 +19,10 @@ from . import parallel
 class Progress:
     """The fold over a run's validation losses; the same losses give the same progress, whoever resumes the run."""
 
-    def __init__(self, stopping: EarlyStopping | None) -> None:
+    def __init__(self, stopping: EarlyStopping | None, extended_after: int = 0) -> None:
         self._stopping = stopping
+        self._extended_after = extended_after
+        """The run's last step before it was extended: up to there nothing counts as waiting."""
         self.step: int | None = None
         """Of the lowest loss so far; None before the first evaluation."""
         self.loss = math.inf
@@ -34,7 +36,7 @@ class Progress:
         if loss < self._reference - least or (self._reference == math.inf and loss < math.inf):
             self._reference, self.waited = loss, 0
         else:
-            self.waited += 1
+            self.waited = self.waited + 1 if step > self._extended_after else 0
         if not loss < self.loss:  # a loss that is not a number is none
             return False
         self.step, self.loss = step, loss
@@ -52,9 +54,11 @@ class Progress:
         return f"the validation loss did not fall{least}, evaluated {times}{lowest}"
 
     @classmethod
-    def over(cls, log_history: Iterable[dict[str, Any]], stopping: EarlyStopping | None) -> Progress:
+    def over(
+        cls, log_history: Iterable[dict[str, Any]], stopping: EarlyStopping | None, extended_after: int = 0
+    ) -> Progress:
         """Return the progress of a run whose trainer logged `log_history`, which every checkpoint holds."""
-        progress = cls(stopping)
+        progress = cls(stopping, extended_after)
         for entry in log_history:
             if "eval_loss" in entry:
                 progress.add(int(entry["step"]), float(entry["eval_loss"]))
@@ -69,10 +73,12 @@ class Validation(TrainerCallback):
         self.log = log
         self.stopping = recipe.training.early_stopping
         self.keeps_best = recipe.training.finish_with == "best"
-        self.progress = Progress(self.stopping)
+        extensions = recipe.training.extensions
+        self.extended_after = extensions[-1].after if extensions else 0
+        self.progress = Progress(self.stopping, self.extended_after)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.progress = Progress.over(state.log_history, self.stopping)
+        self.progress = Progress.over(state.log_history, self.stopping, self.extended_after)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any) -> None:
         loss = metrics["eval_loss"]
@@ -87,10 +93,14 @@ class Validation(TrainerCallback):
         """The step whose checkpoint the run may end with, None where it ends with the last."""
         return self.progress.step if self.keeps_best else None
 
-    def is_over(self, checkpoint: Path) -> bool:
-        """Tell whether the training in `checkpoint` has come to its end: there, only what follows it is left to do."""
+    def is_over(self, checkpoint: Path, total_steps: int) -> bool:
+        """Tell whether the training in `checkpoint` has come to its end: there, only what follows it is left to do.
+
+        An extended run has more steps than the one that wrote its first checkpoint.
+        """
         state = _state_in(checkpoint)
-        self.progress = Progress.over(state.log_history, self.stopping)
+        self.progress = Progress.over(state.log_history, self.stopping, self.extended_after)
+        state.max_steps = total_steps
         return self.has_finished(state)
 
     def has_finished(self, state: Any) -> bool:

@@ -11,7 +11,10 @@ from typing import Literal
 import pytest
 from tunewright.engine.runs.circumstances import Difference, OtherCircumstances
 from tunewright.engine.runs.directory import RunDirectory
-from tunewright.engine.runs.events import EventLog, Gpu, encode
+from tunewright.engine.runs.events import EventLog, Gpu, Status, encode
+from tunewright.engine.runs.extend import Extensible
+from tunewright.engine.runs.retry import Retrial, why_failed
+from tunewright.engine.schedule import Choice
 from tunewright.foundation.errors import TunewrightError
 from tunewright.tui.app import TunewrightApp
 from tunewright.tui.run_state import RunState
@@ -19,8 +22,11 @@ from tunewright.tui.screens.chat import ChatScreen
 from tunewright.tui.screens.monitor import MonitorScreen
 from tunewright.tui.screens.run_words import gauges
 from tunewright.tui.screens.runs import RunsScreen
+from tunewright.tui.screens.tune import TuneScreen
 from tunewright.tui.widgets.chart import Chart
+from tunewright.tui.widgets.choice_line import ChoiceLine
 from tunewright.tui.widgets.error_dialog import ErrorDialog
+from tunewright.tui.widgets.field import Field
 
 from .recorded import (
     failed_events,
@@ -178,6 +184,67 @@ async def test_stopping_asks_first(runs: Path, monkeypatch: pytest.MonkeyPatch) 
         await until(pilot, lambda: "saves at its next step" in shown(pilot))
 
 
+async def test_a_run_is_paused_when_that_is_agreed(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paused: list[str] = []
+    monkeypatch.setattr("tunewright.engine.runs.launch.pause", lambda run: paused.append(run.id))
+    record_run(runs, "live", [*training_events(20), Status(state="pausing")], alive=True)
+    record_run(runs, "kept", training_events(20), "paused")
+    app = TunewrightApp()
+    async with app.run_test(size=WIDE, notifications=True) as pilot:
+        await pilot.press("2")
+        await until(pilot, lambda: "◐ pausing" in shown(pilot) and "‖ paused" in shown(pilot))
+        await pilot.press("p")
+        await settle(pilot)
+        assert "Pause the run?" in shown(pilot)
+        await pilot.press("y")
+        await until(pilot, lambda: paused == ["live"])
+
+
+async def test_a_failed_run_is_tried_again_from_where_one_says(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[bool] = []
+
+    def again(run: RunDirectory, from_start: bool = False, agreed: bool = False) -> Retrial:
+        tried.append(from_start)
+        return Retrial(why_failed(run), 0 if from_start else 90)
+
+    monkeypatch.setattr("tunewright.engine.runs.retry.retry", again)
+    error = {"title": "Not a number", "message": "At step 130 [/loss] is NaN.\x1b[2J", "remedy": "Lower the rate."}
+    record_run(runs, "bad", failed_events(), "failed", error=error)
+    app = TunewrightApp()
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
+        await pilot.press("2")
+        await until(pilot, lambda: "✗ failed" in shown(pilot))
+        await pilot.press("t")
+        await until(pilot, lambda: "It had failed at step 130: Not a number" in shown(pilot))
+        assert "likely to lead there" in shown(pilot) and "\x1b" not in shown(pilot)
+        await pilot.press("enter")
+        await until(pilot, lambda: "goes on from step 90" in shown(pilot))
+        await pilot.press("t")
+        await until(pilot, lambda: "Try the run again?" in shown(pilot))
+        await pilot.press("right", "enter")
+        await until(pilot, lambda: tried == [False, True])
+
+
+async def test_a_run_like_another_is_made_in_the_wizard(runs: Path) -> None:
+    record_run(runs, "20261120-120000-orders-77aa", finished_events(), "finished")
+    app = TunewrightApp()
+    async with app.run_test(size=WIDE) as pilot:
+        await pilot.press("2")
+        await until(pilot, lambda: "✓ finished" in shown(pilot))
+        await pilot.press("k")
+        await until(pilot, lambda: "Changed against 20261120-120000-orders-77aa" in shown(pilot))
+        await settle(pilot)
+        assert "Nothing yet" in shown(pilot)
+        field = app.screen.query_one("#training-learning_rate", Field)
+        field.value = "1e-4"
+        await settle(pilot)
+        assert "training.learning_rate  3.0e-3 → 1.0e-4" in shown(pilot)
+        assert isinstance(app.screen, TuneScreen)
+        assert app.screen.draft.parent is not None
+        await app.screen.action_restart()
+        assert app.screen.draft.parent is None
+
+
 async def test_a_run_under_other_circumstances_goes_on_when_that_is_agreed(
     runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,13 +277,48 @@ async def test_a_run_under_other_circumstances_goes_on_when_that_is_agreed(
         assert resumed == [False, False, True]
 
 
+async def test_the_learning_rate_is_stated_before_a_run_is_extended(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extended: list[str] = []
+
+    def extend(found: Extensible, way: Choice, agreed: bool = False) -> RunDirectory:
+        extended.append(f"{way.name} {way.extension.steps} {way.extension.peak}")
+        return found.run
+
+    monkeypatch.setattr("tunewright.engine.runs.extend.extend", extend)
+    record_run(runs, "done", finished_events(), "finished")
+    app = TunewrightApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("2")
+        await until(pilot, lambda: "✓ finished" in shown(pilot))
+        await pilot.press("e")
+        await until(pilot, lambda: "Extend the run?" in shown(pilot))
+        await until(pilot, lambda: "down to" in shown(pilot) and "no warm-up" in shown(pilot))
+        app.screen.query_one("#steps", Field).value = "no number"
+        await until(pilot, lambda: "whole numbers" in shown(pilot))
+        await pilot.press("enter")
+        assert extended == []
+        app.screen.query_one("#steps", Field).value = "40"
+        app.screen.query_one("#schedule", ChoiceLine).choose("constant")
+        app.screen.query_one("#peak", Field).value = "1e-4"
+        await until(pilot, lambda: "0.0001" in shown(pilot))
+        await pilot.press("enter")
+        await until(pilot, lambda: extended == ["constant 40 0.0001"])
+
+
 async def test_what_cannot_be_done_ends_in_the_dialog(runs: Path) -> None:
     record_run(runs, "done", finished_events(), "finished")
     app = TunewrightApp()
     async with app.run_test(size=WIDE) as pilot:
         await pilot.press("2")
         await until(pilot, lambda: "✓ finished" in shown(pilot))
-        for key, title in (("s", "Run not running"), ("r", "Run is finished")):
+        for key, title in (
+            ("s", "Run not running"),
+            ("p", "Run not running"),
+            ("r", "Run is finished"),
+            ("t", "Run has not failed"),
+        ):
             await pilot.press(key)
             await settle(pilot)
             assert isinstance(app.screen, ErrorDialog)

@@ -210,12 +210,15 @@ class LaunchStep(Step):
     def _launch(self, recipe: Recipe, plan: Plan, name: str, terms: Terms) -> None:
         from ...engine.hub.needs import needs_of
         from ...engine.runs.launch import launch
+        from ...engine.runs.lineage import clone_of
 
         try:
             if needs := needs_of(recipe):
                 deliver(self, Needed(needs, start=True))
                 return
-            deliver(self, RunLaunched(launch(recipe, plan, name, terms=terms)))
+            parent = self.draft.parent
+            lineage = clone_of(parent, recipe) if parent is not None else None
+            deliver(self, RunLaunched(launch(recipe, plan, name, terms=terms, lineage=lineage)))
         finally:
             self._starting = False
             deliver(self, StepChanged())

@@ -20,6 +20,7 @@ from ..widgets.pane import ScrollPane
 from .step import Step, StepChanged
 
 if TYPE_CHECKING:
+    from ...recipes.model import Recipe
     from ..proposal import Proposal
 
 EDITABLE = (
@@ -136,7 +137,23 @@ class RecipeStep(Step):
         from .recipes import fields_text
 
         recipe, reasons = self.draft.recipe, self._reasons
-        self.query_one("#values", ScrollPane).show(lambda width: fields_text(recipe, width, reasons))
+        against = self._against_parent(recipe)
+        self.query_one("#values", ScrollPane).show(lambda width: against + fields_text(recipe, width, reasons))
+
+    def _against_parent(self, recipe: Recipe) -> Content:
+        """Return what differs from the run that this one is made from, nothing where it is made from none."""
+        parent, entry = self.draft.parent, self.draft.entry
+        if parent is None or entry is None:
+            return Content("")
+        from ...recipes.comparing import differences
+
+        text = Content.styled(f"Changed against {one_line(parent.id, 60)}\n", "bold $accent")
+        found = differences(entry.recipe, recipe)
+        for each in found:
+            text += Content.assemble(
+                (f"{each.path}  ", "$muted"), one_line(each.before, 60), " → ", (one_line(each.after, 60), "bold"), "\n"
+            )
+        return text + ("\n" if found else "Nothing yet: it would be the same run again.\n\n")
 
     def answer(self) -> str:
         recipe = self.draft.recipe

@@ -2,49 +2,67 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING, Literal
 
 from textual import on
 
 from ...engine.runs.directory import RunDirectory, is_live, standing
 from ...foundation.text import one_line
 from ..background import background, deliver
-from ..messages import CircumstancesChanged, RunChanged
+from ..messages import CircumstancesChanged, RunChanged, RunCloned, RunFailedBefore, RunLaunched, RunLookedAt
 from ..widgets.confirm_dialog import ConfirmDialog
 from .frame import FramedScreen
 
+if TYPE_CHECKING:
+    from ...engine.runs.extend import Extensible
+    from ...engine.schedule import Choice
+
 
 class RunActionScreen(FramedScreen):
-    """A screen on which one run is chosen that can be stopped, resumed and talked to."""
+    """A screen on which one run is chosen that can be commanded and talked to."""
 
     def chosen_run(self) -> RunDirectory | None:
         """Return the run that the keys act on."""
         raise NotImplementedError
 
     def action_stop(self) -> None:
+        text = "It saves at its next step and then stops. It can be resumed from there, with r."
+        if (run := self.chosen_run()) is not None and standing(run) == "queued":
+            text = "It leaves the queue. With r it takes a place at the end of it."
+        self._ask_to_end("stop", ConfirmDialog("Stop the run?", text, "Stop"))
+
+    def action_pause(self) -> None:
+        text = (
+            "It saves at its next step and gives its memory back; its processes end. It stands in the list as paused "
+            "until you resume it, with r: a restart of the machine does not."
+        )
+        self._ask_to_end("pause", ConfirmDialog("Pause the run?", text, "Pause"))
+
+    def _ask_to_end(self, verb: Literal["stop", "pause"], dialog: ConfirmDialog) -> None:
         if (run := self.chosen_run()) is None:
             return
         if not is_live(run):
-            self._stop(run)  # whose error says how the run stands
+            self._end(run, verb)  # whose error says how the run stands
             return
-        text = "It saves at its next step and then stops. It can be resumed from there, with r."
-        if standing(run) == "queued":
-            text = "It leaves the queue. With r it takes a place at the end of it."
-        self.app.push_screen(ConfirmDialog("Stop the run?", text, "Stop"), partial(self._stop_if_agreed, run))
+        self.app.push_screen(dialog, partial(self._end_if_agreed, run, verb))
 
-    def _stop_if_agreed(self, run: RunDirectory, agreed: bool | None) -> None:
+    def _end_if_agreed(self, run: RunDirectory, verb: Literal["stop", "pause"], agreed: bool | None) -> None:
         if agreed:
-            self._stop(run)
+            self._end(run, verb)
 
     @background("change")
-    def _stop(self, run: RunDirectory) -> None:
-        from ...engine.runs.launch import stop
+    def _end(self, run: RunDirectory, verb: Literal["stop", "pause"]) -> None:
+        from ...engine.runs import launch
 
         waits = standing(run) == "queued"
-        stop(run)
-        deliver(
-            self, RunChanged("The run leaves the queue." if waits else "The run saves at its next step, then stops.")
-        )
+        if verb == "stop":
+            launch.stop(run)
+        else:
+            launch.pause(run)
+        what = "then stops" if verb == "stop" else "then gives its memory back"
+        deliver(self, RunChanged("The run leaves the queue." if waits else f"The run saves at its next step, {what}."))
 
     def action_front(self) -> None:
         if (run := self.chosen_run()) is not None:
@@ -74,13 +92,41 @@ class RunActionScreen(FramedScreen):
 
     @background("change")
     def _resume(self, run: RunDirectory, agreed: bool = False) -> None:
-        from ...engine.runs.circumstances import OtherCircumstances
         from ...engine.runs.launch import resume
 
+        self._go_on(run, lambda: resume(run, agreed), lambda: self._resume(run, True))
+
+    @background("why")
+    def action_retry(self) -> None:
+        from ...engine.runs.retry import why_failed
+
+        if (run := self.chosen_run()) is not None:
+            deliver(self, RunFailedBefore(run, why_failed(run)))
+
+    @on(RunFailedBefore)
+    def _ask_where_to_begin(self, message: RunFailedBefore) -> None:
+        from ..widgets.retry_dialog import RetryDialog
+
+        def answered(begin: str | None) -> None:
+            if begin is not None:
+                self._retry(message.run, begin == "start")
+
+        self.app.push_screen(RetryDialog(message.failure), answered)
+
+    @background("change")
+    def _retry(self, run: RunDirectory, from_start: bool, agreed: bool = False) -> None:
+        from ...engine.runs.retry import retry
+
+        self._go_on(run, lambda: retry(run, from_start, agreed).step, lambda: self._retry(run, from_start, True))
+
+    def _go_on(self, run: RunDirectory, begin: Callable[[], int], agreed: Callable[[], object]) -> None:
+        """Have a run go on, and say from which step; under other circumstances `agreed` is called once they are."""
+        from ...engine.runs.circumstances import OtherCircumstances
+
         try:
-            step = resume(run, agreed)
+            step = begin()
         except OtherCircumstances as other:
-            deliver(self, CircumstancesChanged(run, tuple(map(str, other.differences))))
+            deliver(self, CircumstancesChanged(tuple(map(str, other.differences)), agreed))
             return
         deliver(self, RunChanged(f"The run goes on from step {step}." if step else "The run begins from its start."))
 
@@ -88,16 +134,47 @@ class RunActionScreen(FramedScreen):
     def _ask_about_changes(self, message: CircumstancesChanged) -> None:
         told = [one_line(each, 200) for each in message.differences]
         text = "\n".join(("It would not go on as the run that it was:", "", *told))
-        answered = partial(self._resume_if_agreed, message.run)
+
+        def answered(agreed: bool | None) -> None:
+            if agreed:
+                message.agreed()
+
         self.app.push_screen(ConfirmDialog("Not the same circumstances", text, "Go on"), answered)
 
-    def _resume_if_agreed(self, run: RunDirectory, agreed: bool | None) -> None:
-        if agreed:
-            self._resume(run, agreed=True)
+    @background("look at")
+    def action_extend(self) -> None:
+        from ...engine.runs.extend import look_at
 
-    @on(RunChanged)
-    def _tell_change(self, message: RunChanged) -> None:
-        self.notify(message.said, markup=False)
+        if (run := self.chosen_run()) is not None:
+            deliver(self, RunLookedAt(look_at(run)))
+
+    @on(RunLookedAt)
+    def _ask_how_to_extend(self, message: RunLookedAt) -> None:
+        from ..widgets.extend_dialog import ExtendDialog
+
+        def answered(way: Choice | None) -> None:
+            if way is not None:
+                self._extend(message.found, way)
+
+        self.app.push_screen(ExtendDialog(message.found), answered)
+
+    @background("change")
+    def _extend(self, found: Extensible, way: Choice, agreed: bool = False) -> None:
+        from ...engine.runs.circumstances import OtherCircumstances
+        from ...engine.runs.extend import extend
+
+        try:
+            made = extend(found, way, agreed)
+        except OtherCircumstances as other:
+            told = tuple(map(str, other.differences))
+            deliver(self, CircumstancesChanged(told, lambda: self._extend(found, way, True)))
+            return
+        deliver(self, RunLaunched(made))
+
+    @background("clone")
+    def action_clone(self) -> None:
+        if (run := self.chosen_run()) is not None:
+            deliver(self, RunCloned(run, run.recipe()))
 
     def action_chat(self) -> None:
         if (run := self.chosen_run()) is not None:

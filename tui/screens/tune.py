@@ -27,6 +27,8 @@ from .recipe_step import RecipeStep
 from .step import Step, StepChanged
 
 if TYPE_CHECKING:
+    from ...engine.runs.directory import RunDirectory
+    from ...recipes.model import Recipe
     from ...recipes.registry import Entry
 
 AHEAD = (
@@ -179,5 +181,12 @@ class TuneScreen(FramedScreen):
         self.draft.method = entry.recipe.method.kind
         self.draft.model, self.draft.source = entry.recipe.base.model, entry.recipe.data.source
         self.draft.recipe, self.draft.plan, self.draft.report = None, None, None
-        self.draft.data_changes = {}
+        self.draft.data_changes, self.draft.parent = {}, None
         self.go_to(RECIPE_STEP)
+
+    def start_like(self, run: RunDirectory, recipe: Recipe) -> None:
+        """Begin with the recipe of a run, at the step where it can be changed; what is changed is shown there."""
+        from ..proposal import entry_of
+
+        self.start_from(entry_of(run, recipe))
+        self.draft.parent = run

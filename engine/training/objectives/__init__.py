@@ -8,7 +8,7 @@ from typing import Any
 from ....recipes.model import Recipe
 from ...data.preparing import Prepared
 from ...plan import Plan
-from ..optimizer import set_rates
+from ..optimizer import set_rates, set_schedule
 from . import supervised
 
 
@@ -25,4 +25,5 @@ def trainer_of(
         from .preference import orpo_trainer as build
     else:
         from .preference import dpo_trainer as build
-    return set_rates(build(recipe, plan, writing, model, tokenizer, prepared, telemetry), recipe)
+    trainer = build(recipe, plan, writing, model, tokenizer, prepared, telemetry)
+    return set_schedule(set_rates(trainer, recipe), recipe)

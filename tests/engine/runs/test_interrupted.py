@@ -90,6 +90,12 @@ def test_what_cannot_go_on_is_told_and_the_others_are_tried(tmp_path: Path) -> N
 
 def test_hostile_results_are_not_taken_for_interrupted() -> None:
     run = create_run(*prepared(), "hostile")
-    for text in ("[]", '{"state": "finished", "interrupted": true}', '{"state": "\\u001b", "interrupted": 1}', "{"):
+    for text in (
+        "[]",
+        '{"state": "paused", "interrupted": true}',
+        '{"state": "finished", "interrupted": true}',
+        '{"state": "\\u001b", "interrupted": 1}',
+        "{",
+    ):
         run.result_file.write_text(text)
         assert not was_interrupted(find_run(run.id))

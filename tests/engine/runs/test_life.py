@@ -18,7 +18,8 @@ from tunewright.engine.machine import inspect_machine
 from tunewright.engine.planner import plan_recipe
 from tunewright.engine.runs.directory import ProcessIdentity, RunDirectory, find_run, is_live, standing
 from tunewright.engine.runs.events import Event, Step, follow
-from tunewright.engine.runs.launch import launch, resume, stop
+from tunewright.engine.runs.launch import launch, pause, resume, stop, was_interrupted
+from tunewright.engine.runs.retry import retry
 from tunewright.engine.runs.supervise import read_history
 from tunewright.foundation.errors import TunewrightError
 from tunewright.recipes.registry import open_registry
@@ -27,7 +28,6 @@ from tunewright.starter import TRAINING_DATA
 pytestmark = pytest.mark.slow
 
 STEPS = 12
-METHODS = ("full", "lora", "qlora")
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +67,13 @@ def wait_for_end(run: RunDirectory) -> None:
         pass
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def at_step(number: int) -> Callable[[Event], bool]:
     return lambda event: isinstance(event, Step) and event.step >= number
 
@@ -90,13 +97,22 @@ def uninterrupted(method: str) -> tuple[list[tuple[int, str, str, str]], str]:
     return losses(run), weights(run)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_a_stopped_run_resumes_as_the_same_run(method: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "end", "ended"), [("full", stop, "stopped"), ("lora", pause, "paused"), ("qlora", stop, "stopped")]
+)
+def test_a_stopped_or_paused_run_resumes_as_the_same_run(
+    method: str, end: Callable[[RunDirectory], None], ended: str
+) -> None:
     run = start(method)
     wait(run, at_step(5))
-    stop(run)
+    processes = run.processes()
+    assert processes is not None and processes.trainer is not None
+    end(run)
     wait_for_end(run)
-    assert standing(run) == "stopped"
+    assert standing(run) == ended
+    wait_until(lambda: not processes.supervisor.alive)
+    assert not processes.trainer.alive  # what it held is free
+    assert not was_interrupted(run)
     result = run.result()
     assert result is not None
     assert 5 <= result["step"] < STEPS
@@ -118,7 +134,8 @@ def test_a_killed_trainer_is_told_and_the_run_resumes_as_the_same_run() -> None:
     assert result is not None
     assert result["signal"] == "SIGKILL"
     assert result["error"]["title"] == "The trainer was killed"
-    assert resume(run) == 4
+    tried = retry(run)
+    assert (tried.failure.title, tried.step) == ("The trainer was killed", 4)
     wait_for_end(run)
     assert (losses(run), weights(run)) == uninterrupted("lora")
 

@@ -1,0 +1,53 @@
+"""Listening for alerts: the events that runs write while the interface is open, whichever screen is shown."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from ..engine.alerts import read_alerts, terminal_words
+from ..engine.runs.directory import list_runs
+from ..engine.runs.events import Alert, read_events
+from ..foundation.errors import TunewrightError
+from ..foundation.terminal import Terminal, detect
+
+
+class Listener:
+    """Reads what every run has written since the last call; what was there at first is history."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
+        self._since = time.time()
+        self._read: dict[str, int] = {}
+        self._first = True
+        self._terminal: Terminal | None = None
+
+    def hear(self) -> str:
+        """Return what the terminal is to be told, in the way its user has set; nothing when nothing has happened."""
+        alerts = self._new_alerts()
+        if not alerts:
+            return ""
+        try:
+            settings = read_alerts()
+        except TunewrightError:  # the settings' own dialog tells what is wrong with them
+            return ""
+        self._terminal = self._terminal or detect()
+        return "".join(terminal_words(settings, alert, self._terminal) for alert in alerts)
+
+    def _new_alerts(self) -> list[Alert]:
+        found: list[Alert] = []
+        for run in list_runs(self.folder):
+            try:
+                size = run.events_file.stat().st_size
+            except OSError:
+                continue
+            offset = self._read.get(run.id, size if self._first else 0)
+            while offset < size:
+                events, onward = read_events(run.events_file, offset, all_samples=False)
+                if onward == offset:
+                    break
+                offset = onward
+                found += [event for event in events if isinstance(event, Alert) and event.time >= self._since]
+            self._read[run.id] = offset
+        self._first = False
+        return found
