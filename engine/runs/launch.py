@@ -49,6 +49,9 @@ def launch(
     pin(run, recipe, commits_of(parent) if parent else None)
     if lineage:
         write_lineage(run, lineage)
+        log = EventLog(run.events_file)
+        log.append(Notice(level="info", title="Made from another run", message=f"It was {lineage.said}."))
+        log.close()
     remember(run)
     if terms is not None:
         write_terms(run, terms)

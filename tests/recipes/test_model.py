@@ -135,6 +135,9 @@ OTHERWISE: dict[str, dict[str, Any]] = {
     "training.guard.explosion": {"training.guard": {"explosion": "off"}},
     "training.guard.explosion_factor": {"training.guard": {"explosion_factor": 10.0}},
     "training.guard.unchanged": {"training.guard": {"unchanged": "warn"}},
+    "training.extensions": {
+        "training.extensions": [{"after": 9, "planned": 9, "steps": 3, "schedule": "constant", "peak": 1e-4}]
+    },
 }
 ONE_VALUE = {"method.quantisation"}
 

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import os
+import pty
 import shutil
 import signal
 import subprocess
@@ -15,13 +16,15 @@ from pathlib import Path
 import pytest
 from tunewright.cli.recipe_argument import change_recipe
 from tunewright.engine.machine import inspect_machine
+from tunewright.engine.plan import Plan
 from tunewright.engine.planner import plan_recipe
-from tunewright.engine.runs.directory import ProcessIdentity, RunDirectory, find_run, is_live, standing
-from tunewright.engine.runs.events import Event, Step, follow
+from tunewright.engine.runs.directory import ProcessIdentity, RunDirectory, create_run, find_run, is_live, standing
+from tunewright.engine.runs.events import Event, Status, Step, follow, read_events
 from tunewright.engine.runs.launch import launch, pause, resume, stop, was_interrupted
 from tunewright.engine.runs.retry import retry
 from tunewright.engine.runs.supervise import read_history
 from tunewright.foundation.errors import TunewrightError
+from tunewright.recipes.model import Recipe
 from tunewright.recipes.registry import open_registry
 from tunewright.starter import TRAINING_DATA
 
@@ -36,7 +39,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def start(method: str, more: list[str] | None = None, after_planning: Callable[[], None] | None = None) -> RunDirectory:
+def start(
+    method: str,
+    more: list[str] | None = None,
+    after_planning: Callable[[], None] | None = None,
+    begin: Callable[[Recipe, Plan, str], RunDirectory] = launch,
+) -> RunDirectory:
     """Start a short run with dropout, so that a lost random state would show."""
     with open_registry() as registry:
         recipe = registry.get(f"starter-{method}").recipe
@@ -51,7 +59,7 @@ def start(method: str, more: list[str] | None = None, after_planning: Callable[[
     )
     if after_planning:
         after_planning()
-    return launch(recipe, plan, f"life-{method}")
+    return begin(recipe, plan, f"life-{method}")
 
 
 def wait(run: RunDirectory, reached: Callable[[Event], bool]) -> None:
@@ -154,6 +162,30 @@ def test_a_killed_supervisor_leaves_no_trainer_behind_and_the_run_resumes() -> N
     assert resume(run) >= 2  # the trainer had saved before it ended
     wait_for_end(run)
     assert (losses(run), weights(run)) == uninterrupted("lora")
+
+
+def test_a_hang_up_that_reaches_supervisor_and_trainer_ends_neither(home: Path) -> None:
+    """Both in the foreground of a terminal, without what sets a run free of it; then the line drops."""
+    run = start("lora", ["training.steps=6"], begin=create_run)
+    master, slave = pty.openpty()
+    supervisor = subprocess.Popen(
+        [sys.executable, "-m", "tunewright.engine.runs.supervise", str(run.path)],
+        stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+        preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0),
+    )  # fmt: skip
+    os.close(slave)
+    wait(run, at_step(2))
+    processes = run.processes()
+    assert processes is not None and processes.trainer is not None
+    assert os.getsid(processes.trainer.pid) == supervisor.pid  # the terminal's own session
+    os.close(master)  # the kernel sends HUP, as when SSH ends
+    os.kill(processes.trainer.pid, signal.SIGHUP)
+    os.kill(supervisor.pid, signal.SIGHUP)
+    assert supervisor.wait(timeout=120) == 0
+    assert standing(run) == "finished", run.console_tail(20)
+    assert [event.state for event in read_events(run.events_file)[0] if isinstance(event, Status)] == [
+        "starting", "running", "finished",
+    ]  # fmt: skip
 
 
 def test_a_refusal_is_told_with_its_remedy_and_the_run_fails(tmp_path: Path) -> None:
