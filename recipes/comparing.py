@@ -260,6 +260,7 @@ _EFFECTS: dict[str, Callable[[Any, Any, Recipe, Recipe], str]] = {
     "training.warmup": _says("The rate rises otherwise at the start, which matters when the first steps are unsteady."),
     "training.epochs": _amount,
     "training.steps": _amount,
+    "training.extensions": _says("Steps are taken after the planned end, at learning rates of their own."),
     "training.global_batch": _batch,
     "training.optimizer": lambda before, after, one, other: (
         "A quarter of the optimizer's memory, results as good."
