@@ -10,6 +10,7 @@ from ..engine.runs.launch import resume
 from ..engine.runs.terms import read_terms
 from .attach import exit_status, follow_in_lines
 from .parser import add_json, print_json
+from .slurm import pass_signals_on
 from .terms_argument import add_terms, wished_terms
 
 
@@ -36,6 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
         when = ", once its turn has come" if terms.queue else ", once its memory is free" if terms.waits else ""
         print(f"{found.id} goes on {where}{when}. `tunewright attach {found.id}` follows it.")
     if arguments.follow and not arguments.json:
+        pass_signals_on(found)
         follow_in_lines(found)
         return exit_status(found)
     return 0

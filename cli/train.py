@@ -19,6 +19,7 @@ from .fetch import fetch_rest, make_plannable
 from .gpus_argument import add_gpus, wished_gpus
 from .parser import add_json, print_json
 from .recipe_argument import add_recipe, find_recipe
+from .slurm import pass_signals_on
 from .table import gib_text, seconds_text
 from .terms_argument import add_terms, wished_terms
 
@@ -71,6 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{started.id} {doing}, in {processes.detached_by if processes else 'a process of its own'}.")
         print(f"Follow it: tunewright attach {started.id}")
     if arguments.follow:
+        pass_signals_on(started)
         follow_in_lines(started, sys.stderr if arguments.json else None)
         return exit_status(started)
     return 0

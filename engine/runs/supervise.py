@@ -36,6 +36,7 @@ from .events import Notice, State, Status
 from .fold import Fold, read_history
 from .history import History
 from .ladder import AFTER_TRAINING, BEFORE_TRAINING, Rung, ladder, next_rung, remember_rung, remembered_rung
+from .preemption import CLOUDS, Warned, Watch, find_cloud
 from .queue import Place
 from .shortage import KILLED, Shortage, kernel_kills, take_shortage
 from .telling import Teller
@@ -100,6 +101,7 @@ class Supervisor:
         self.teller.start()
         terms = read_terms(self.run)
         self._give_way(terms)
+        self._watch_preemption(terms)
         try:
             begins = self._take_place(terms)
         except TunewrightError as error:
@@ -117,6 +119,25 @@ class Supervisor:
             give_way(terms.nice)
             message = f"The run gives way to other programs, on the processor by nice {terms.nice} and on the disk."
             self.log.append(Notice(level="info", title="Gives way to others", message=message))
+
+    def _watch_preemption(self, terms: Terms) -> None:
+        """Listen for the cloud's warning that it takes this machine back, where it evidently is one's or that is asked for."""
+        cloud = find_cloud()
+        if cloud is None and not terms.watch_preemption:
+            return
+        Watch((cloud,) if cloud else CLOUDS, self._save_before_preemption).start()
+
+    def _save_before_preemption(self, warned: Warned) -> None:
+        """Tell the warning, and stop as after TERM; called from another thread."""
+        self.log.append(
+            Notice(
+                level="warning",
+                title="The machine is about to be taken back",
+                message=f"{warned.cloud} says: {warned.said}. The run saves at its next step and stops.",
+                remedy=f"`tunewright runs --resume-interrupted` goes on with it, or `tunewright resume {self.run.id}`.",
+            )
+        )
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def _take_place(self, terms: Terms) -> bool:
         """Wait for the run's turn and memory where its terms say so, and say on a ticket what it holds; False when stopped.

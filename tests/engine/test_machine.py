@@ -186,3 +186,45 @@ def test_the_rest_of_the_machine_is_measured(tmp_path: Path) -> None:
     assert found.disk_free_gib > 0
     assert found.cores >= 1
     assert found.cpu
+
+
+def test_who_draws_is_named_too_and_whoever_does_both_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver that cannot tell how much a process holds gives the largest number there is."""
+    both, unknown = (SimpleNamespace(pid=os.getpid(), usedGpuMemory=held) for held in (2 * GIB, 2**64 - 1))
+    other = SimpleNamespace(pid=os.getppid(), usedGpuMemory=5 * GIB)
+    answer_with(
+        monkeypatch, Driver(H200 | {"ComputeRunningProcesses": [both], "GraphicsRunningProcesses": [unknown, other]})
+    )
+    (gpu,) = sample_gpus()
+    assert [(each.pid, each.memory_gib) for each in gpu.processes] == [(os.getppid(), 5), (os.getpid(), 2)]
+    answer_with(monkeypatch, Driver(H200 | {"GraphicsRunningProcesses": [unknown]}))
+    assert sample_gpus()[0].processes[0].memory_gib is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["/usr/bin/python3", "-u", "/home/ada/train.py", "--token", "hf_secret"], "python3 train.py"),
+        (["python", "-m", "vllm.entrypoints", "--api-key", "secret"], "python -m vllm.entrypoints"),
+        (["python", "-c", "password = 'x'"], "python"),
+        (["/opt/sglang", "secret"], "sglang"),
+        (
+            ["python", "-m", "tunewright.engine.training.trainer", "/home/ada/t/runs/20261122-x-1", "--rung", "0"],
+            "tunewright, run 20261122-x-1",
+        ),
+        (["evil\x1b]52;c;eA==\x07", "\x1b[2Jx.py"], "evil x.py"),
+        ([], ""),
+        ([""], ""),
+    ],
+    ids=["script", "module", "code", "program", "run", "escapes", "kernel", "empty"],
+)
+def test_a_command_is_told_without_what_may_be_secret(arguments: list[str], said: str) -> None:
+    assert machine.command_words(arguments) == said
+
+
+def test_the_largest_processes_of_the_machine_are_found() -> None:
+    found = machine.largest_processes(3)
+    assert len(found) == 3
+    held = [each.memory_gib or 0.0 for each in found]
+    assert held == sorted(held, reverse=True)
+    assert all(each.said for each in found)

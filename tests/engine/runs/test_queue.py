@@ -22,7 +22,7 @@ from tunewright.engine.machine import Machine, inspect_machine
 from tunewright.engine.plan import Plan
 from tunewright.engine.planner import plan_recipe
 from tunewright.engine.runs import queue
-from tunewright.engine.runs.directory import ProcessIdentity, RunDirectory, create_run, is_live, standing
+from tunewright.engine.runs.directory import ProcessIdentity, RunDirectory, create_run, is_live, list_runs, standing
 from tunewright.engine.runs.events import Event, Status, follow
 from tunewright.engine.runs.launch import begin_now, launch, resume_interrupted, stop, was_interrupted
 from tunewright.engine.runs.queue import PREFIX, Place, before, holders_of, holders_told, tickets, to_front
@@ -393,6 +393,31 @@ def test_a_waiting_run_begins_at_once_when_its_user_says_so(
     stop(run)
     wait_until(lambda: not is_live(run))
     assert standing(run) == "stopped"
+
+
+@pytest.mark.parametrize("job", [True, False], ids=["in-a-job", "elsewhere"])
+def test_a_command_that_follows_passes_signals_on_within_a_slurm_job(
+    hold: Callable[..., subprocess.Popen[str]], begun: list[RunDirectory], job: bool
+) -> None:
+    """So that a queued run of a job ends with it, and a look at a run changes nothing for it."""
+    hold("other")
+    command = [sys.executable, "-m", "tunewright", "train", "starter-lora", "--queue", "--follow"]
+    environment = {name: value for name, value in os.environ.items() if name != "SLURM_JOB_ID"}
+    follower = subprocess.Popen(
+        command, env=environment | ({"SLURM_JOB_ID": "7"} if job else {}), stdout=subprocess.PIPE, text=True
+    )
+    assert follower.stdout is not None
+    for line in follower.stdout:
+        if line.startswith("· queued"):
+            break
+    run = next(run for run in list_runs() if standing(run) == "queued")
+    begun.append(run)
+    follower.send_signal(signal.SIGUSR1)
+    follower.stdout.read()
+    assert follower.wait(60) == (0 if job else -signal.SIGUSR1)
+    assert standing(run) == ("stopped" if job else "queued")
+    assert was_interrupted(run) == job
+    follower.stdout.close()
 
 
 def test_a_wait_has_an_end(
