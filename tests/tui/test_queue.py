@@ -11,6 +11,7 @@ from textual.pilot import Pilot
 from tunewright.engine.plan import Plan
 from tunewright.engine.runs.directory import RunDirectory
 from tunewright.engine.runs.events import Status
+from tunewright.engine.runs.lineage import Lineage
 from tunewright.engine.runs.queue import Place
 from tunewright.engine.runs.terms import Terms
 from tunewright.foundation.files import write_atomically
@@ -60,7 +61,7 @@ async def test_what_others_hold_is_told_and_a_run_can_be_queued_behind_it(
 ) -> None:
     started: list[Terms] = []
 
-    def launch(recipe: Recipe, plan: Plan, name: str, *, terms: Terms) -> RunDirectory:
+    def launch(recipe: Recipe, plan: Plan, name: str, *, terms: Terms, lineage: Lineage | None) -> RunDirectory:
         started.append(terms)
         return record_run(runs, "20261120-started", training_events(5), alive=True)
 

@@ -12,6 +12,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 from tunewright.engine.plan import Plan
 from tunewright.engine.runs.directory import RunDirectory
+from tunewright.engine.runs.lineage import Lineage
 from tunewright.engine.runs.terms import Terms
 from tunewright.recipes.model import Recipe
 from tunewright.tui.app import TunewrightApp
@@ -42,8 +43,8 @@ async def test_enter_alone_walks_from_the_machine_to_a_running_monitor(
 ) -> None:
     started: list[tuple[Recipe, Plan, str]] = []
 
-    def launch(recipe: Recipe, plan: Plan, name: str, *, terms: Terms) -> RunDirectory:
-        assert terms == Terms()
+    def launch(recipe: Recipe, plan: Plan, name: str, *, terms: Terms, lineage: Lineage | None) -> RunDirectory:
+        assert (terms, lineage) == (Terms(), None)
         started.append((recipe, plan, name))
         return record_run(runs, "20261120-started", training_events(5), alive=True)
 

@@ -366,7 +366,7 @@ def test_a_waiting_run_is_stopped_killed_and_brought_back(
         wait_until(lambda supervisor=supervisor: not supervisor.alive)
     wait_until(lambda: not is_live(stopped))
     assert [standing(run) for run in begun] == ["stopped", "stopped", "lost"]
-    assert names(tickets()) == ["other"]
+    wait_until(lambda: names(tickets()) == ["other"])  # the last thread of a killed process takes its locks along
     result = stopped.result()
     assert result is not None
     assert result["reason"] == "on request, while it waited to begin"
