@@ -131,12 +131,15 @@ def _find_gpus() -> tuple[tuple[GpuDevice, ...], str | None, str]:
             return (), None, _other_accelerator()
         driver = _text(nvml.nvmlSystemGetDriverVersion())
         listed = nvml.nvmlDeviceGetCount()
-        described = (_describe(nvml, index) for index in range(listed) if _is_allowed(nvml, index))
-        gpus = tuple(gpu for gpu in described if gpu is not None)
+        allowed = [index for index in range(listed) if _is_allowed(nvml, index)]
+        gpus = tuple(gpu for index in allowed if (gpu := _describe(nvml, index)) is not None)
         if not gpus:
-            hidden = listed and not any(_is_allowed(nvml, index) for index in range(listed))
-            found = f"none of its {listed} GPUs answers" if listed else "it sees no GPU"
-            found = f"CUDA_VISIBLE_DEVICES leaves none of its {listed} GPUs" if hidden else found
+            if not listed:
+                found = "it sees no GPU"
+            elif not allowed:
+                found = f"CUDA_VISIBLE_DEVICES leaves none of its {listed} GPUs"
+            else:
+                found = f"none of its {listed} GPUs answers"
             return (), driver, f"An NVIDIA driver is loaded, but {found}."
         silent = f"; {listed - len(gpus)} more do not answer" if listed > len(gpus) else ""
         return gpus, driver, f"{len(gpus)} NVIDIA GPU{'s' if len(gpus) > 1 else ''}, driver {driver}{silent}."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -23,6 +22,8 @@ from tunewright.recipes.finding import parse_sizes
 from tunewright.recipes.migrations import size_billions, statements
 from tunewright.recipes.model import parse_recipe
 from tunewright.recipes.registry import Evidence, IndexedRun, Query, Registry, Tally, open_registry
+
+from ..mounting import can_mount
 
 # A child that writes one row after another and names each on stdout once it is on the disk.
 WRITER = """
@@ -621,15 +622,6 @@ try:
 except TunewrightError as error:
     print(error.title)
 """
-
-
-def can_mount() -> bool:
-    """Whether this system lets a process mount a file system of its own."""
-    unshare = shutil.which("unshare")
-    if unshare is None:
-        return False
-    command = [unshare, "-rm", "mount", "-t", "tmpfs", "none", "/mnt"]
-    return subprocess.run(command, capture_output=True).returncode == 0
 
 
 @pytest.mark.skipif(not can_mount(), reason="needs a file system of its own (unshare -rm, mount)")

@@ -15,19 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tunewright.cli.recipe_argument import change_recipe
-from tunewright.engine.machine import inspect_machine
-from tunewright.engine.planner import plan_recipe
 from tunewright.engine.runs.command import COMMAND_FILE, PAUSE_SIGNAL, STOP_SIGNAL, Commander, asked_to, commanding
-from tunewright.engine.runs.directory import Processes, ProcessIdentity, RunDirectory, boot_id, create_run, is_live
+from tunewright.engine.runs.directory import Processes, ProcessIdentity, RunDirectory, boot_id, is_live
 from tunewright.engine.runs.events import EventLog, Notice, Status, read_events
 from tunewright.engine.runs.launch import pause, stop
 from tunewright.engine.runs.retry import ATTEMPTS, retry, why_failed
 from tunewright.engine.runs.supervise import Supervisor
 from tunewright.foundation.errors import TunewrightError
 from tunewright.foundation.files import write_atomically
-from tunewright.recipes.registry import open_registry
-from tunewright.starter import TRAINING_DATA
 
 HOLDER = """
 import sys
@@ -47,16 +42,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> RunDirectory:
-    """A run whose data is gone, so that its trainer ends within a moment and without torch."""
-    data = tmp_path / "rows.jsonl"
-    data.write_bytes(TRAINING_DATA.read_bytes())
-    with open_registry() as registry:
-        recipe = change_recipe(registry.get("starter-lora").recipe, [f'data.source="{data}"', "training.steps=4"])
-    recipe = recipe.model_copy(update={"evaluation": recipe.evaluation.model_copy(update={"source": None})})
-    made = create_run(recipe, plan_recipe(recipe, inspect_machine(tmp_path)), "commanded")
-    data.unlink()
-    return made
+def run(without_data: Callable[[str], RunDirectory]) -> RunDirectory:
+    return without_data("commanded")
 
 
 def tunewright(*arguments: str) -> subprocess.Popen[bytes]:

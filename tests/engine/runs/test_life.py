@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import os
 import pty
-import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +26,8 @@ from tunewright.foundation.errors import TunewrightError
 from tunewright.recipes.model import Recipe
 from tunewright.recipes.registry import open_registry
 from tunewright.starter import TRAINING_DATA
+
+from ...mounting import can_mount
 
 pytestmark = pytest.mark.slow
 
@@ -214,17 +215,6 @@ print(standing(run), run.result()["error"]["title"], status, sep=": ")
 checkpoint, _ = newest_good(run.checkpoints)
 print(checkpoint is None or checkpoint.step > 0, [path.name for path in run.checkpoints.glob(".*")])
 """
-
-
-def can_mount() -> bool:
-    """Whether this system lets a process mount a file system of its own."""
-    unshare = shutil.which("unshare")
-    return (
-        unshare is not None
-        and not subprocess.run(
-            [unshare, "-rm", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True, check=False
-        ).returncode
-    )
 
 
 @pytest.mark.skipif(not can_mount(), reason="needs a file system of its own (unshare -rm, mount)")

@@ -1,7 +1,6 @@
 """The harnesses that mistreat runs, in short: full disks, damaged checkpoints, dropped terminals (`make torture` has the long forms)."""
 
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -9,14 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from ...mounting import can_mount
+
 BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
-
-
-def can_mount() -> bool:
-    """Whether this system lets a process mount a file system of its own."""
-    unshare = shutil.which("unshare")
-    mount = ["-rm", "mount", "-t", "tmpfs", "none", "/mnt"]
-    return unshare is not None and not subprocess.run([unshare, *mount], capture_output=True, check=False).returncode
 
 
 @pytest.fixture(autouse=True)

@@ -17,19 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tunewright.cli.recipe_argument import change_recipe
 from tunewright.engine.alerts import change_alerts, read_alerts, redacted
-from tunewright.engine.machine import inspect_machine
-from tunewright.engine.planner import plan_recipe
 from tunewright.engine.runs import telling
-from tunewright.engine.runs.directory import RunDirectory, create_run, is_live
+from tunewright.engine.runs.directory import RunDirectory, is_live
 from tunewright.engine.runs.events import Alert, EventLog, Notice, Status, Told, read_events
 from tunewright.engine.runs.launch import start
 from tunewright.engine.runs.retry import retry
 from tunewright.engine.runs.telling import Teller
 from tunewright.foundation.errors import TunewrightError
-from tunewright.recipes.registry import open_registry
-from tunewright.starter import TRAINING_DATA
 
 SECRET = "T0KEN-of-the-owner"
 
@@ -92,16 +87,8 @@ def run(tmp_path: Path) -> RunDirectory:
 
 
 @pytest.fixture
-def failing(tmp_path: Path) -> RunDirectory:
-    """A run whose data is gone, so that its trainer ends within a moment and without torch."""
-    data = tmp_path / "rows.jsonl"
-    data.write_bytes(TRAINING_DATA.read_bytes())
-    with open_registry() as registry:
-        recipe = change_recipe(registry.get("starter-lora").recipe, [f'data.source="{data}"', "training.steps=4"])
-    recipe = recipe.model_copy(update={"evaluation": recipe.evaluation.model_copy(update={"source": None})})
-    made = create_run(recipe, plan_recipe(recipe, inspect_machine(tmp_path)), "told")
-    data.unlink()
-    return made
+def failing(without_data: Callable[[str], RunDirectory]) -> RunDirectory:
+    return without_data("told")
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
