@@ -70,9 +70,9 @@ def main(arguments: list[str]) -> int:
     ]
     with multiprocessing.get_context("spawn").Pool(options.workers) as pool:
         found = [each for worker in pool.starmap(torture, shares) for each in worker]
-    with tempfile.TemporaryDirectory(prefix="tunewright-damage-", ignore_cleanup_errors=True) as home:
-        os.environ["TUNEWRIGHT_HOME"] = home
-        damaged = [each for method in methods for each in damage_all(method, shares[0][1])]
+        damaged = [
+            each for method in pool.starmap(damages, [(each, shares[0][1]) for each in methods]) for each in method
+        ]
     report = {
         "kills": sum(len(each["kills"]) for each in found),
         "runs": len(found),
@@ -84,9 +84,14 @@ def main(arguments: list[str]) -> int:
         "unreadable_runs": sum(each["unreadable"] for each in found),
         "other_losses": sum(each["other_losses"] for each in found),
         "other_weights": sum(each["other_weights"] for each in found),
-        "other_losses_of": dict(
-            Counter(f"{each['method']} by {each['backend']}" for each in found if each["other_losses"])
-        ),
+        "runs_with_other_losses": [
+            {
+                name: each[name]
+                for name in ("method", "backend", "resumed_after", "first_other_step", "largest_difference")
+            }
+            for each in found
+            if each["other_losses"]
+        ],
         "largest_difference_of_losses": max((each["largest_difference"] for each in found), default=0.0),
         "proofs_of_continuity": sum(each["proofs"] for each in found),
         "broken_proofs": sum(each["broken_proofs"] for each in found),
@@ -168,7 +173,7 @@ def survive(
     from tunewright.engine.runs.supervise import read_history
 
     run, kills, unreadable = begin(method, place), list[dict[str, Any]](), 0
-    started, offset = time.monotonic(), 0
+    started, offset, resumed_after = time.monotonic(), 0, list[int]()
     while True:
         if len(kills) < most and time.monotonic() < ending:
             aim = drawn.choice(AIMS)
@@ -195,7 +200,7 @@ def survive(
         if now == "finished":
             break
         started, offset = time.monotonic(), run.events_file.stat().st_size
-        resume(run)
+        resumed_after.append(resume(run))
     wait(run, LONGEST_SECONDS)
     events, _ = read_events(run.events_file, limit_bytes=2**30)
     proofs = [each for each in events if isinstance(each, Continuity)]
@@ -206,6 +211,10 @@ def survive(
         "unreadable": unreadable + (standing(run) != "finished"),
         "other_losses": losses(run) != undisturbed[0],
         "other_weights": weights(run) != undisturbed[1],
+        "resumed_after": resumed_after,
+        "first_other_step": next(
+            (one[0] for one, other in zip(losses(run), undisturbed[0], strict=False) if one != other), None
+        ),
         "largest_difference": largest_difference(losses(run), undisturbed[0]),
         "proofs": len(proofs),
         "broken_proofs": sum(each.largest_difference != 0 for each in proofs),
@@ -213,6 +222,13 @@ def survive(
     if not any(row[name] for name in ("unreadable", "other_losses", "other_weights", "broken_proofs")):
         shutil.rmtree(run.path)
     return row
+
+
+def damages(method: str, place: Place) -> list[dict[str, Any]]:
+    """Return what `damage_all` finds, in a home of its own."""
+    with tempfile.TemporaryDirectory(prefix="tunewright-damage-", ignore_cleanup_errors=True) as home:
+        os.environ["TUNEWRIGHT_HOME"] = home
+        return damage_all(method, place)
 
 
 def damage_all(method: str, place: Place = Place(), each_way: bool = True) -> list[dict[str, Any]]:

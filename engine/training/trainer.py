@@ -205,7 +205,7 @@ def load(recipe: Recipe, plan: Plan, folder: Path) -> tuple[Any, Any]:
     from .tokenizer import load_tokenizer
 
     require_device(plan)
-    compute_alike(plan)
+    compute_alike(recipe, plan)
     set_seed(recipe.training.seed)  # trl does not seed the adapters
     model = backend.load_model(recipe, plan, folder)
     return model, load_tokenizer(folder)
