@@ -1,9 +1,11 @@
-"""How many example configurations of other tools load, which of their keys are dropped, and why others are refused.
+"""What becomes of recipes between tools: the other tools' examples read here, and our recipes written for them.
 
 `python benchmarks/interchange.py axolotl=REPOSITORY llamafactory=REPOSITORY …` reads the examples out of git
-repositories (bare ones too) at their HEAD, and prints one line a tool. `--write` keeps the facts: repository, commit,
-paths and counts of keys, and no text of theirs. TRL's examples are configurations, and command lines in its
-documentation and scripts; `trl=` may be given several times, for repositories that configure TRL.
+repositories (bare ones too) at their HEAD, and prints one line a tool: how many load, which keys are dropped, why others are
+refused. TRL's examples are configurations, and command lines in its documentation and scripts; `trl=` may be given
+several times, for repositories that configure TRL. Without repositories each recipe of the catalogue is written for each
+tool and read back, and what comes back otherwise is counted. `--write` keeps the facts: repository, commit, paths and counts,
+and no text of theirs.
 """
 
 from __future__ import annotations
@@ -21,8 +23,10 @@ from typing import Any
 
 import yaml
 from tunewright.foundation.errors import TunewrightError
-from tunewright.recipes.interchange.conversion import guess_format, import_recipe
+from tunewright.recipes import catalogue
+from tunewright.recipes.interchange.conversion import export_recipe, guess_format, import_recipe
 from tunewright.recipes.interchange.reading import read_values
+from tunewright.recipes.model import parse_recipe
 
 FIGURES = Path(__file__).with_suffix(".json")
 EXAMPLES = {
@@ -39,11 +43,49 @@ _COMMAND = re.compile(r"(?:^|\n)\s*(?:accelerate launch|python|trl)\s(?:[^\n]|\\
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("repositories", nargs="+", metavar="TOOL=REPOSITORY")
+    parser.add_argument("repositories", nargs="*", metavar="TOOL=REPOSITORY")
     parser.add_argument("--write", action="store_true", help=f"keep the facts in {FIGURES.name}")
     options = parser.parse_args()
+    if options.repositories:
+        part, facts = "examples", read_examples(options.repositories)
+    else:
+        part, facts = (
+            "round_trips",
+            {target: round_trips(target) for target in ("axolotl", "llamafactory", "oumi", "trl")},
+        )
+    if options.write:
+        kept = json.loads(FIGURES.read_text(encoding="utf-8")) | {part: facts}
+        FIGURES.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        print(f"wrote {FIGURES}")
+    return 0
+
+
+def round_trips(target: str) -> dict[str, Any]:
+    """Write every recipe of the catalogue for `target`, read it back, and return how many are the same by their hash."""
+    recipes = [parse_recipe(text, name) for name, text in catalogue.built_in().items()]
+    same, told, refused, fields = 0, 0, 0, Counter[str]()
+    for recipe in recipes:
+        try:
+            exported = export_recipe(recipe, target)
+        except TunewrightError:
+            refused += 1
+            continue
+        back = import_recipe(exported.text, f"{recipe.training.objective}.yaml", target).recipe
+        same += back.hash() == recipe.hash()
+        told += bool(exported.lost)
+        assert (back.hash() == recipe.hash()) != bool(exported.lost), f"{recipe.card.title}: lost in silence"
+        fields.update(each.field for each in exported.lost)
+    print(
+        f"{target}: of {len(recipes)} recipes {same} come back with their hash, {told} with a loss that is told; {refused} are refused"
+    )
+    print(f"    come back otherwise: {', '.join(f'{field} ×{count}' for field, count in fields.most_common())}")
+    return {"recipes": len(recipes), "same": same, "told": told, "refused": refused, "fields": dict(fields)}
+
+
+def read_examples(repositories: list[str]) -> dict[str, list[dict[str, Any]]]:
+    """Import the examples in each TOOL=REPOSITORY, print what came of them, and return it by tool."""
     found: dict[str, Any] = {}
-    for each in options.repositories:
+    for each in repositories:
         tool, _, folder = each.partition("=")
         found.setdefault(tool, []).append(measure(tool, Path(folder)))
     for tool, parts in found.items():
@@ -54,10 +96,7 @@ def main() -> int:
         print(f"    unknown keys, each told with a warning: {unknown or 'none'}")
         dropped = ", ".join(f"{key} ×{count}" for key, count in total(parts, "dropped").most_common(12))
         print(f"    dropped most often: {dropped}")
-    if options.write:
-        FIGURES.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        print(f"wrote {FIGURES}")
-    return 0
+    return found
 
 
 def line(tool: str, parts: list[dict[str, Any]]) -> str:

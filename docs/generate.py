@@ -344,19 +344,30 @@ def several() -> str:
 
 
 def interchange() -> str:
-    """How many examples of other tools load."""
-    found: dict[str, Any] = json.loads((ROOT / "benchmarks" / "interchange.json").read_text(encoding="utf-8"))
+    """How many examples of other tools load, and how many recipes come back from other tools as they were."""
+    figures: dict[str, Any] = json.loads((ROOT / "benchmarks" / "interchange.json").read_text(encoding="utf-8"))
     rows = [
         "| Tool | Text fine-tuning examples | Load | With a warning | Of other kinds | Read at |",
         "|---|--:|--:|--:|--:|---|",
     ]
-    for tool, parts in sorted(found.items()):
+    for tool, parts in sorted(figures["examples"].items()):
         loaded, failed, others = (
             sum(len(each[key]) for each in parts) for key in ("loaded", "failed", "refused_paths")
         )
         warned = sum(each["with_warnings"] for each in parts)
         commits = ", ".join(f"{each['repository']}@{each['commit'][:12]}" for each in parts)
         rows.append(f"| {tool} | {loaded + failed} | {loaded} | {warned} | {others} | {commits} |")
+    rows += [
+        "",
+        "Recipes of the catalogue, written for another tool and read back:",
+        "",
+        "| Tool | Recipes | The same by their hash | With a loss that is told | Refused, since it would be another run | Comes back otherwise most often |",
+        "|---|--:|--:|--:|--:|---|",
+    ]
+    for tool, each in figures["round_trips"].items():
+        often = sorted(each["fields"].items(), key=lambda field: -field[1])[:3]
+        fields = ", ".join(f"`{name}` ({count})" for name, count in often)
+        rows.append(f"| {tool} | {each['recipes']} | {each['same']} | {each['told']} | {each['refused']} | {fields} |")
     return "\n".join(rows)
 
 

@@ -232,6 +232,9 @@ def _shape(ledger: Ledger, entry: dict[str, Any], objective: str) -> None:
         format_, usual = "preference", {"chosen": "chosen", "rejected": "rejected"}
         names = {"prompt": "prompt", "query": "input"} if formatting == "alpaca" else {"messages": "prompt"}
         names |= {"chosen": "chosen", "rejected": "rejected", "system": "system"}
+    elif formatting == "alpaca" and columns and columns.keys() <= {"prompt", "response"}:
+        format_, usual = "prompt-completion", {"prompt": "prompt", "completion": "completion"}
+        names = {"prompt": "prompt", "response": "completion"}
     elif formatting == "alpaca":
         format_, usual = "alpaca", dict(_ALPACA)
         names = {
@@ -252,7 +255,7 @@ def _shape(ledger: Ledger, entry: dict[str, Any], objective: str) -> None:
     odd = {field: column for field, column in found.items() if column != usual.get(field, field)}
     because = "its entry in dataset_info.json" if entry else _OWN
     ledger.default("data.format", format_, because)
-    if odd and format_ in ("alpaca", "kto", "preference", "text", "messages", "sharegpt"):
+    if odd and format_ in ("alpaca", "prompt-completion", "kto", "preference", "text", "messages", "sharegpt"):
         ledger.default("data.columns", odd, because)
 
 

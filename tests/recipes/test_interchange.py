@@ -81,10 +81,22 @@ def test_shipped_examples_mean_what_their_tool_says(tool: str) -> None:
 def test_the_figures_are_of_all_examples() -> None:
     """What benchmarks/interchange.py found in the tools' repositories."""
     figures = json.loads((Path(__file__).parents[2] / "benchmarks" / "interchange.json").read_text(encoding="utf-8"))
-    assert figures.keys() == set(FORMATS)
-    for tool, parts in figures.items():
+    assert figures["examples"].keys() == set(FORMATS)
+    for tool, parts in figures["examples"].items():
         loaded, failed = (sum(len(part[key]) for part in parts) for key in ("loaded", "failed"))
         assert loaded >= 0.95 * (loaded + failed) > 30, tool
+    for target, each in figures["round_trips"].items():
+        kept = [name for name in RECIPES if comes_back(name, target)]
+        assert (each["recipes"], each["same"]) == (len(RECIPES), len(kept)), target
+
+
+def comes_back(name: str, target: str) -> bool:
+    """Tell whether a recipe of the catalogue has its hash after it was written for `target` and read again."""
+    try:
+        exported = export_recipe(RECIPES[name], target)
+    except TunewrightError:
+        return False
+    return not exported.lost
 
 
 @pytest.mark.parametrize(
