@@ -447,8 +447,8 @@ def _training(ledger: Ledger, objective: str) -> None:
     if least and 0 < least < 1 and ledger.fields["training.schedule"] == "cosine":
         ledger.settle("training.floor", least, "cosine_min_lr_ratio")
     ledger.unless("cosine_min_lr_ratio", (0,), "no fall", "cosine_min_lr_ratio is 1: the rate does not fall there.")
-    hf.carry_warmup(ledger, "warmup_ratio", "warmup_steps", ("ratio", 0.03), "3 % of the steps, and at most 100, where nothing is set",
-                    constant=ledger.get("lr_scheduler") == "constant")  # fmt: skip
+    because = "3 % of the steps, and at most 100, where nothing is set"
+    hf.carry_warmup(ledger, "warmup_ratio", "warmup_steps", because, "lr_scheduler", ("ratio", 0.03))
     hf.carry_length(ledger, "num_epochs", "max_steps", 1.0, default)
     _batch(ledger)
     hf.carry_optimizer(ledger, "optimizer", "adamw_torch_fused", default)

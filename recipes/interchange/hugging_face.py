@@ -97,11 +97,19 @@ def carry_schedule(ledger: Ledger, key: str, default: str, because: str, kwargs:
 
 
 def carry_warmup(
-    ledger: Ledger, ratio_key: str, steps_key: str, default: tuple[str, float], because: str, constant: bool = False
+    ledger: Ledger,
+    ratio_key: str,
+    steps_key: str,
+    because: str,
+    schedule_key: str = "",
+    default: tuple[str, float] = ("steps", 0.0),
 ) -> None:
-    """Carry the warm-up over: steps stand before a ratio, and steps below 1 are a ratio (transformers 5)."""
+    """Carry the warm-up over: steps stand before a ratio, and steps below 1 are a ratio (transformers 5).
+
+    The schedule `constant` of transformers, where `schedule_key` names it, has none.
+    """
     steps, ratio = ledger.read(steps_key, number), ledger.read(ratio_key, number)
-    if constant:
+    if schedule_key and ledger.get(schedule_key) == "constant":
         ledger.default("training.warmup.kind", "steps", "the schedule constant has no warm-up")
         ledger.default("training.warmup.value", 0.0, "the schedule constant has no warm-up")
         ledger.drop(steps_key, "the schedule constant ignores it")

@@ -411,14 +411,7 @@ def _training(ledger: Ledger, objective: str, newer: bool) -> None:
         _OWN if newer else _HF,
         "lr_scheduler_kwargs",
     )
-    hf.carry_warmup(
-        ledger,
-        "warmup_ratio",
-        "warmup_steps",
-        ("steps", 0.0),
-        _HF,
-        constant=ledger.get("lr_scheduler_type") == "constant",
-    )
+    hf.carry_warmup(ledger, "warmup_ratio", "warmup_steps", _HF, "lr_scheduler_type")
     hf.carry_length(ledger, "num_train_epochs", "max_steps", 3.0, _HF)
     if newer:
         whole = ledger.read("global_batch_size", hf.whole)

@@ -266,14 +266,7 @@ def _method(ledger: Ledger, objective: str) -> None:
 def _training(ledger: Ledger, objective: str) -> None:
     ledger.carry("training.learning_rate", "training.learning_rate", hf.number, 5e-5, _OWN)
     hf.carry_schedule(ledger, "training.lr_scheduler_type", "linear", _OWN, "training.lr_scheduler_kwargs")
-    hf.carry_warmup(
-        ledger,
-        "training.warmup_ratio",
-        "training.warmup_steps",
-        ("steps", 0.0),
-        _OWN,
-        constant=ledger.get("training.lr_scheduler_type") == "constant",
-    )
+    hf.carry_warmup(ledger, "training.warmup_ratio", "training.warmup_steps", _OWN, "training.lr_scheduler_type")
     hf.carry_length(ledger, "training.num_train_epochs", "training.max_steps", 3.0, _OWN)
     hf.carry_batch(ledger, "training.per_device_train_batch_size", 8, "training.gradient_accumulation_steps", _OWN)
     hf.carry_optimizer(ledger, "training.optimizer", "adamw_torch", _OWN)

@@ -291,9 +291,7 @@ def _training(ledger: Ledger, objective: str) -> None:
             "training.schedule", "linear" if "linear" in scheduler else "constant", "lr_scheduler._component_"
         )
         ledger.warn(f"The schedule {scheduler} is not one of ours.")
-    hf.carry_warmup(
-        ledger, "lr_scheduler.warmup_ratio", "lr_scheduler.num_warmup_steps", ("steps", 0.0), "no schedule warms up"
-    )
+    hf.carry_warmup(ledger, "lr_scheduler.warmup_ratio", "lr_scheduler.num_warmup_steps", "no schedule warms up")
     ledger.unless(
         "lr_scheduler.num_cycles", (0.5,), "half a cycle, as ours", "The schedule goes through other cycles than ours."
     )

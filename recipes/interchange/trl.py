@@ -253,14 +253,7 @@ def _method(ledger: Ledger, objective: str) -> None:
 def _training(ledger: Ledger, objective: str) -> None:
     ledger.carry("learning_rate", "training.learning_rate", hf.number, 2e-5 if objective == "sft" else 1e-6, _OWN)
     hf.carry_schedule(ledger, "lr_scheduler_type", "linear", _HF, "lr_scheduler_kwargs")
-    hf.carry_warmup(
-        ledger,
-        "warmup_ratio",
-        "warmup_steps",
-        ("steps", 0.0),
-        _HF,
-        constant=ledger.get("lr_scheduler_type") == "constant",
-    )
+    hf.carry_warmup(ledger, "warmup_ratio", "warmup_steps", _HF, "lr_scheduler_type")
     hf.carry_length(ledger, "num_train_epochs", "max_steps", 3.0, _HF)
     hf.carry_batch(ledger, "per_device_train_batch_size", 8, "gradient_accumulation_steps", _HF)
     hf.carry_optimizer(ledger, "optim", "adamw_torch_fused", _HF)

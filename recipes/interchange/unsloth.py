@@ -149,12 +149,7 @@ def _training(ledger: Ledger, at: str, nested: bool) -> None:
     ledger.carry(f"{at}learning_rate", "training.learning_rate", hf.number, 2e-4, own)
     hf.carry_schedule(ledger, f"{at}lr_scheduler_type", "linear", own)
     hf.carry_warmup(
-        ledger,
-        f"{at}warmup_ratio",
-        f"{at}warmup_steps",
-        ("steps", 5.0),
-        own,
-        constant=ledger.get(f"{at}lr_scheduler_type") == "constant",
+        ledger, f"{at}warmup_ratio", f"{at}warmup_steps", own, f"{at}lr_scheduler_type", default=("steps", 5.0)
     )
     hf.carry_length(ledger, f"{at}num_epochs", f"{at}max_steps", 3.0 if nested else 1.0, own)
     hf.carry_batch(

@@ -81,18 +81,9 @@ def _powers() -> tuple[Hashes, Hashes]:
 
 def exact_hash(texts: Sequence[str]) -> int:
     """Return a 64-bit hash of roles and contents, the same on every machine and whatever the white space between words."""
-    return _hash(texts, b"row")
-
-
-def prompt_hash(texts: Sequence[str]) -> int:
-    """Return the same of the turns before the answer; never equal to the hash of a whole row."""
-    return _hash(texts, b"prompt")
-
-
-def _hash(texts: Sequence[str], person: bytes) -> int:
     # No text holds the separator, for it counts as white space.
     folded = b"\x1f".join([_fold_white_space(text) for text in texts])
-    return int.from_bytes(blake2b(folded, digest_size=8, person=person).digest(), "little")
+    return int.from_bytes(blake2b(folded, digest_size=8, person=b"row").digest(), "little")
 
 
 def _fold_white_space(text: str) -> bytes:

@@ -15,7 +15,6 @@ from tunewright.engine.data.auditing.similarity import (
     PERMUTATIONS,
     exact_hash,
     find_near_duplicates,
-    prompt_hash,
     sign_batch,
 )
 
@@ -68,11 +67,6 @@ def test_roles_words_case_and_bounds_tell_rows_apart():
     # Nothing at all and one empty text are both empty.
     assert len(hashes) == len(rows) - 1
     assert all(0 <= each < 1 << 64 for each in hashes)
-
-
-def test_a_prompt_is_never_taken_for_a_row():
-    assert prompt_hash(("user", "Hello")) == prompt_hash(("user", " Hello "))
-    assert prompt_hash(("user", "Hello")) != exact_hash(("user", "Hello"))
 
 
 def test_hashes_and_signatures_are_the_same_in_every_process():
