@@ -148,8 +148,14 @@ class Registry:
         text = clean(text)
         recipe = parse_recipe(text, origin=name)
         with self._connection.writing() as tables:
-            taken = list(tables.query("SELECT origin FROM recipes WHERE namespace = ? AND slug = ?", [namespace, name]))
-            if taken and (new or (taken[0]["origin"] == "hub") != (origin == "hub")):
+            taken = list(
+                tables.query(
+                    "SELECT origin, withdrawn FROM recipes WHERE namespace = ? AND slug = ?", [namespace, name]
+                )
+            )
+            if taken and (
+                (new and taken[0]["withdrawn"] is None) or (taken[0]["origin"] == "hub") != (origin == "hub")
+            ):
                 raise TunewrightError(
                     "Name taken",
                     f"There is a recipe {one_line(name, 80)} already; what is there is not overwritten.",
@@ -232,6 +238,34 @@ class Registry:
         with self._connection.writing() as tables:
             tables.table("editions").update(row["id"], {"accepted": time.time()})
         return self.get(name)
+
+    def withdraw(self, name: str) -> Entry:
+        """Take `name` out of every list; its editions and evidence stay, and it is still found by its name.
+
+        Raises TunewrightError for a built-in recipe.
+        """
+        row = self._find(name)
+        if row is None:
+            raise self._unknown(name)
+        entry = _entry(row)
+        if entry.origin == "built-in":
+            raise TunewrightError(
+                "Not yours to remove",
+                f"{one_line(entry.name, 100)} is built in: it comes with this version.",
+                "`tunewright recipes search` has filters that leave recipes out.",
+            )
+        self._set_withdrawn(entry, time.time())
+        return entry
+
+    def restore(self, name: str) -> Entry:
+        """Put a recipe that was withdrawn back into the lists."""
+        entry = self.get(name)
+        self._set_withdrawn(entry, None)
+        return entry
+
+    def _set_withdrawn(self, entry: Entry, when: float | None) -> None:
+        with self._connection.writing() as tables:
+            tables.table("recipes").update(entry.recipe_id, {"withdrawn": when})
 
     def place_of(self, entry: Entry) -> Place | None:
         """Return where `entry` was pulled from or published to last."""

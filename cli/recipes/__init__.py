@@ -24,6 +24,7 @@ VERBS: dict[str, Noun] = {
     "publish": Noun("sharing", "send a recipe to the Hub, a folder or a git repository, once every byte was shown"),
     "pull": Noun("sharing", "take a recipe from the Hub, a folder or a git repository, as a stranger's"),
     "accept": Noun("changing", "take a stranger's recipe for one's own to run, once it has been read"),
+    "remove": Noun("changing", "take a recipe out of the lists; its history and evidence stay, and it can be put back"),
     "import": Noun("importing", "make a recipe out of another tool's configuration"),
     "export": Noun("exporting", "write a recipe in another tool's format, or as a Python script"),
 }

@@ -1,4 +1,4 @@
-"""`tunewright recipes fork`, `edit`, `note`, `alias` and `accept`: recipes of one's own."""
+"""`tunewright recipes fork`, `edit`, `note`, `alias`, `accept` and `remove`: recipes of one's own."""
 
 from __future__ import annotations
 
@@ -65,6 +65,13 @@ def configure_alias(parser: argparse.ArgumentParser) -> None:
 def configure_accept(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `accept`."""
     parser.add_argument("recipe", metavar="OWNER/NAME")
+    add_json(parser)
+
+
+def configure_remove(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `remove`."""
+    parser.add_argument("recipe", metavar="NAME", help="a recipe of one's own, or one that was pulled")
+    parser.add_argument("--undo", action="store_true", help="put it back into the lists")
     add_json(parser)
 
 
@@ -210,4 +217,20 @@ def run_accept(arguments: argparse.Namespace) -> int:
         print_json({"name": entry.name, "hash": entry.hash, "accepted": entry.accepted})
     else:
         print(f"{one_line(entry.name, 100)} can be run now: `tunewright train {one_line(entry.name, 100)}`.")
+    return 0
+
+
+def run_remove(arguments: argparse.Namespace) -> int:
+    """Take a recipe out of the lists, or put it back, and return the exit status."""
+    with open_registry() as registry:
+        entry = (registry.restore if arguments.undo else registry.withdraw)(arguments.recipe)
+    name = one_line(entry.name, 100)
+    if arguments.json:
+        print_json({"name": entry.name, "hash": entry.hash, "listed": arguments.undo})
+    elif arguments.undo:
+        print(f"{name} is listed again.")
+    else:
+        print(
+            f"{name} is no longer listed; its history and evidence stay. `tunewright recipes remove --undo {name}` brings it back."
+        )
     return 0

@@ -194,6 +194,22 @@ def test_aliases_and_notes(capsys: pytest.CaptureFixture[str]) -> None:
     assert edition["note"] == "tried on Monday"
 
 
+def test_what_was_removed_is_no_longer_listed_and_can_be_put_back(capsys: pytest.CaptureFixture[str]) -> None:
+    made = run_json(capsys, "recipes", "fork", "starter-lora", "mine", "--note", "the first")
+    assert run_json(capsys, "recipes", "remove", "mine") == {"name": "mine", "hash": made["hash"], "listed": False}
+    for words in (["list"], ["search"], ["search", "mine"], ["search", "--origin", "fork"]):
+        assert "mine" not in [each["name"] for each in run_json(capsys, "recipes", *words)["recipes"]], words
+    assert run_json(capsys, "recipes", "show", "mine")["hash"] == made["hash"]
+    run_json(capsys, "recipes", "remove", "--undo", "mine")
+    assert [each["name"] for each in run_json(capsys, "recipes", "search", "mine")["recipes"]] == ["mine"]
+    run_json(capsys, "recipes", "remove", "mine")
+    again = run_json(capsys, "recipes", "fork", "starter-lora", "mine", "--set", "method.rank=4")
+    editions = run_json(capsys, "recipes", "history", "mine")["editions"]
+    assert [each["hash"] for each in editions] == [again["hash"], made["hash"]]
+    assert main(["recipes", "remove", "starter-lora"]) == 2
+    assert "built in" in capsys.readouterr().err
+
+
 def test_search_narrows(capsys: pytest.CaptureFixture[str]) -> None:
     found = run_json(capsys, "recipes", "search", "starter", "--method", "qlora", "--task", "starter", "--fits")
     assert [each["name"] for each in found["recipes"]] == ["starter-qlora"]
