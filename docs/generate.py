@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
 from tunewright.cli.parser import build_parser
 from tunewright.cli.table import gib_text, percent_text, seconds_text
 from tunewright.engine import activations, flop, gpu_memory, gpu_speed, memory, states
@@ -25,7 +24,8 @@ from tunewright.engine.data.findings import CATALOGUE
 from tunewright.engine.data.formats import FIELDS
 from tunewright.engine.questions import QUESTIONS
 from tunewright.recipes.catalogue import built_in
-from tunewright.recipes.model import FORMATS, TIERS, FullMethod, LoraMethod, QloraMethod, Recipe, Section, parse_recipe
+from tunewright.recipes.model import FORMATS, TIERS, Recipe, Section, parse_recipe
+from tunewright.recipes.schema import METHODS, section_of, slot_at
 from tunewright.tui.keys import key_table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -84,32 +84,29 @@ def left_out() -> str:
 
 
 def fields() -> str:
-    """Every key of a recipe, with its meaning and default."""
-    rows = ["| Key | Default | Meaning |", "|---|---|---|"]
+    """Every key of a recipe, with its default, what it may hold, and its meaning."""
+    rows = ["| Key | Default | May be | Meaning |", "|---|---|---|---|"]
     for name, field in Recipe.model_fields.items():
         if name == "method":
-            for method in (FullMethod, LoraMethod, QloraMethod):
-                rows += _rows(method, f"method ({method.model_fields['kind'].annotation.__args__[0]})")  # type: ignore[union-attr]
+            for kind, method in METHODS.items():
+                rows += _rows(method, name, f"method ({kind})")
         else:
-            rows += _rows(field.annotation, name)  # type: ignore[arg-type]
+            section = section_of(field.annotation)
+            assert section is not None, "every part of a recipe is a table"
+            rows += _rows(section, name, name)
     return "\n".join(rows)
 
 
-def _rows(section: type[Section], path: str) -> Iterator[str]:
+def _rows(section: type[Section], path: str, told: str) -> Iterator[str]:
     for name, field in section.model_fields.items():
-        inner = _section_of(field.annotation)
+        inner = section_of(field.annotation)
+        slot = slot_at(f"{path}.{name}")
         if inner is not None:
-            yield from _rows(inner, f"{path}.{name}")
-            continue
-        default = "required" if field.is_required() else _literal(field.default)
-        yield f"| `{path}.{name}` | {default} | {(field.description or '').replace('|', chr(92) + '|')} |"
-
-
-def _section_of(annotation: Any) -> type[Section] | None:
-    for each in (annotation, *getattr(annotation, "__args__", ())):
-        if isinstance(each, type) and issubclass(each, BaseModel):
-            return each  # type: ignore[return-value]
-    return None
+            yield from _rows(inner, f"{path}.{name}", f"{told}.{name}")
+        elif slot is not None:
+            default = "required" if field.is_required() else _literal(field.default)
+            cells = (f"`{told}.{name}`", default, slot.allowed, field.description or "")
+            yield f"| {' | '.join(each.replace('|', chr(92) + '|') for each in cells)} |"
 
 
 def _literal(value: Any) -> str:

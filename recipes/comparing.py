@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
-from .model import FullMethod, LoraMethod, QloraMethod, Recipe, Section
-from .reading import meaning_of, written
+from .editing import Change, apply_to_values
+from .model import LoraMethod, Recipe, check_recipe
+from .reading import written
+from .schema import meaning_at, slot_at
 
 _WORDS_ONLY = ("card", "evaluation")
 LORA_OVER_FULL = 10
@@ -42,10 +44,38 @@ def differences(before: Recipe, after: Recipe) -> tuple[Difference, ...]:
             continue
         changes = not path.startswith(_WORDS_ONLY)
         effect = _effect(path, one, other, before, after)
-        found.append(Difference(path, written(one), written(other), _meaning(path), effect, changes))
+        found.append(Difference(path, written(one), written(other), meaning_at(path), effect, changes))
     order = {name: place for place, name in enumerate(Recipe.model_fields)}
     found.sort(key=lambda each: (not each.changes_result, order[each.path.partition(".")[0]]))
     return tuple(found)
+
+
+def possible_effects(recipe: Recipe, path: str) -> tuple[tuple[str, str], ...]:
+    """Return what the field at `path` might be instead, in words, and what each of these changes would do.
+
+    Of a choice these are the others, of a number twice and half of it; what would not be a recipe is left out.
+    """
+    slot, values = slot_at(path), _flat(recipe)
+    before = values.get(path)
+    if slot is None:
+        return ()
+    instead: tuple[Any, ...] = slot.choices
+    if slot.kind == "yes or no":
+        instead = (not before,)
+    elif isinstance(before, (int, float)) and path not in _NOT_SCALED:
+        instead = (before * 2, before // 2 if isinstance(before, int) else before / 2)
+    told: dict[str, list[str]] = {}
+    for value in instead:
+        tables: dict[str, Any] = recipe.model_dump(mode="json", exclude_none=True)
+        apply_to_values(tables, [Change(tuple(path.split(".")), value)])
+        after = check_recipe(tables)
+        if value != before and isinstance(after, Recipe):
+            told.setdefault(_effect(path, before, value, recipe, after), []).append(written(value))
+    return tuple((", ".join(names), effect) for effect, names in told.items() if effect)
+
+
+_NOT_SCALED = ("training.seed",)
+"""Numbers of which twice and half mean nothing."""
 
 
 def _flat(recipe: Recipe) -> dict[str, Any]:
@@ -61,27 +91,6 @@ def _flat(recipe: Recipe) -> dict[str, Any]:
                 yield f"{prefix}{name}", value
 
     return dict(walk(recipe.model_dump(mode="json", exclude_none=True), ""))
-
-
-def _meaning(path: str) -> str:
-    """Return what the field at `path` says, by its docstring."""
-    section: Any = Recipe
-    parts = path.split(".")
-    for place, name in enumerate(parts):
-        if place == 1 and parts[0] == "method":
-            section = QloraMethod if name in QloraMethod.model_fields else FullMethod
-        info = section.model_fields[name]
-        if place == len(parts) - 1:
-            return meaning_of(info)
-        section = _table(info.annotation) or section
-    return ""
-
-
-def _table(annotation: Any) -> type[Section] | None:
-    for each in (annotation, *getattr(annotation, "__args__", ())):
-        if isinstance(each, type) and issubclass(each, Section):
-            return each
-    return None
 
 
 def _effect(path: str, before: Any, after: Any, one: Recipe, other: Recipe) -> str:

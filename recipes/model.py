@@ -9,6 +9,7 @@ import hashlib
 import re
 import tomllib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, cast, get_args
 
@@ -488,18 +489,41 @@ def parse_recipe(text: str, origin: str) -> Recipe:
     return validate_recipe(tables, origin, text)
 
 
-def validate_recipe(tables: dict[str, Any], origin: str, text: str = "") -> Recipe:
-    """Return the recipe in `tables`, which came from the TOML `text` if there is one; raises TunewrightError."""
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with a recipe."""
+
+    path: str
+    """The key, such as `training.warmup.value`; a table's where its values contradict each other, empty for all of it."""
+    fault: str
+    line: int | None = None
+    """Where it stands in the text, if that is known."""
+
+    def __str__(self) -> str:
+        said = f"{self.path} {self.fault}".strip()
+        return f"line {self.line}: {said}" if self.line else said
+
+
+def check_recipe(tables: dict[str, Any], text: str = "") -> Recipe | tuple[Problem, ...]:
+    """Return the recipe in `tables`, or everything that is wrong with them; `text` is the TOML that they came from."""
     try:
         # Strictly: a number in quotation marks, or `true` for 1, is a mistake rather than a way of writing.
         return Recipe.model_validate(tables, strict=True)
     except ValidationError as error:
-        problems = "\n".join(_problems(error, text))
+        return tuple(_problems(error, text))
+
+
+def validate_recipe(tables: dict[str, Any], origin: str, text: str = "") -> Recipe:
+    """Return the recipe in `tables`, which came from the TOML `text` if there is one; raises TunewrightError."""
+    found = check_recipe(tables, text)
+    if isinstance(found, tuple):
+        problems = "\n".join(f"  {each}" for each in found)
         raise TunewrightError(
             "Recipe not valid",
             f"{origin}:\n{problems}",
             "`tunewright recipes show starter-lora --toml` prints a valid one.",
-        ) from error
+        )
+    return found
 
 
 SectionType = TypeVar("SectionType", bound=Section)
@@ -510,7 +534,7 @@ def validate_section(section: type[SectionType], values: dict[str, Any], origin:
     try:
         return section.model_validate(values)
     except ValidationError as error:
-        problems = "\n".join(_problems(error, "", (section.__name__.lower(),)))
+        problems = "\n".join(f"  {each}" for each in _problems(error, "", (section.__name__.lower(),)))
         raise TunewrightError(
             "Not a valid value", f"{origin}:\n{problems}", "docs/reference.md lists every key with its values."
         ) from error
@@ -521,8 +545,8 @@ def read_recipe(path: Path) -> Recipe:
     return parse_recipe(read_text(path), origin=str(path))
 
 
-def _problems(error: ValidationError, text: str, under: tuple[str, ...] = ()) -> Iterator[str]:
-    """Yield one line for each thing that is wrong, in the order of the recipe; `under` is the section that was read."""
+def _problems(error: ValidationError, text: str, under: tuple[str, ...] = ()) -> Iterator[Problem]:
+    """Yield each thing that is wrong, in the order of the recipe; `under` is the section that was read."""
     told: set[str] = set()
     for problem in error.errors(include_url=False):
         names, kind = _split_location([*under, *(str(part) for part in problem["loc"])])
@@ -532,9 +556,7 @@ def _problems(error: ValidationError, text: str, under: tuple[str, ...] = ()) ->
             told.add(either)
             names = names[:2]
         fault = _fault(problem["type"], clean(problem["msg"], 300), names, kind, cast("object", problem["input"]))
-        where = ".".join(clean(name, 100) for name in names)
-        line = _line_of(text, names)
-        yield f"  line {line}: {where} {fault}" if line else f"  {where} {fault}"
+        yield Problem(".".join(clean(name, 100) for name in names), fault, _line_of(text, names))
 
 
 def _fault(type_: str, message: str, names: list[str], kind: str | None, value: object) -> str:

@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 
 from ..foundation.text import clean, one_line
 from .model import Recipe
+from .schema import meaning_of, slot_at
 
 SECTIONS = ("base", "data", "method", "training", "evaluation")
 """What a recipe's fields are read from; its card is read as text."""
@@ -26,6 +27,8 @@ class Field:
     name: str
     value: str
     meaning: str
+    allowed: str
+    """What it may hold; empty for a whole table."""
     default: str | None
     """What it would be if nobody wrote it; None where it has to be written."""
     differs: bool
@@ -39,6 +42,15 @@ class Field:
     def path(self) -> str:
         """Where the field stands, such as `training.warmup.value`."""
         return f"{self.section}.{self.name}"
+
+    @property
+    def standing(self) -> str:
+        """Say how it stands to the default."""
+        if self.default is None:
+            return "has to be given"
+        if self.differs:
+            return f"default {self.default}"
+        return "the default" if self.source == "default" else "as the default"
 
 
 def fields(recipe: Recipe, toml: str = "") -> Iterator[Field]:
@@ -55,6 +67,7 @@ def fields(recipe: Recipe, toml: str = "") -> Iterator[Field]:
                 name=name,
                 value=written(value),
                 meaning=meaning_of(info),
+                allowed=slot.allowed if (slot := slot_at(path)) else "",
                 default=None if required else written(default),
                 differs=required or value != default,
                 source="required" if required else "written" if stated is None or path in stated else "default",
@@ -69,11 +82,6 @@ def _walk(section: BaseModel, prefix: str) -> Iterator[tuple[str, FieldInfo, obj
             yield from _walk(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", info, value
-
-
-def meaning_of(info: FieldInfo) -> str:
-    """Return the docstring of a field, on one line and without its backticks."""
-    return one_line((info.description or "").replace("`", ""))
 
 
 def written(value: object) -> str:

@@ -19,7 +19,7 @@ from textual.screen import Screen
 from ..foundation.errors import TunewrightError
 from .background import background, deliver, describe_unexpected
 from .keys import MODES, bindings, keys_of
-from .messages import AlertsGiven, Failed, RecipeChosen, RunChanged, RunCloned, RunLaunched
+from .messages import AlertsGiven, Failed, RecipeChosen, RunChanged, RunCloned, RunLaunched, Unsaved
 from .theme import DARK, LIGHT, THEMES
 
 if TYPE_CHECKING:
@@ -78,6 +78,8 @@ class TunewrightApp(App[None]):
         self._run = run
         self._chat = chat
         self._leaving = threading.Event()
+        self._unsaved: dict[object, str] = {}
+        """Editors whose changes are not kept yet, with what they change."""
         self.animation_level = "none"
         for theme in THEMES:
             self.register_theme(theme)
@@ -195,8 +197,27 @@ class TunewrightApp(App[None]):
         change_alerts(changes)
         deliver(self, RunChanged("Kept. A run that is going on heeds it from its next alert on."))
 
+    @on(Unsaved)
+    def _remember_unsaved(self, message: Unsaved) -> None:
+        self._unsaved.pop(message.editor, None)
+        if message.name:
+            self._unsaved[message.editor] = message.name
+
     async def action_quit(self) -> None:
-        """Leave, and say which runs go on without this window."""
+        """Leave, and say which runs go on without this window; ask first where changes would be lost."""
+        if not self._unsaved:
+            await self._quit()
+            return
+        from .widgets.confirm_dialog import ConfirmDialog
+
+        async def answered(agreed: bool | None) -> None:
+            if agreed:
+                await self._quit()
+
+        text = f"The changes of {', '.join(self._unsaved.values())} are not saved."
+        self.push_screen(ConfirmDialog("Leave all the same?", text, "Leave"), answered)
+
+    async def _quit(self) -> None:
         going_on = await asyncio.to_thread(_live_run_names)
         said = None
         if going_on:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from textual.binding import Binding
 
-Where = Literal["Everywhere", "Tune", "Data", "Runs", "Monitor", "Chat", "Recipes", "Workbench", "Dialogs"]
+Where = Literal["Everywhere", "Tune", "Data", "Runs", "Monitor", "Chat", "Recipes", "Editor", "Workbench", "Dialogs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +139,13 @@ KEYS: tuple[Key, ...] = (
         "Show only a task, model, size, licence, method, evidence, or what fits here",
         "Recipes",
     ),
+    Key(
+        "e",
+        "edit",
+        "Edit",
+        "Change any of its values, with what that does and takes; another's becomes a fork",
+        "Recipes",
+    ),
     Key("k", "fork", "Fork", "Make a recipe of one's own from this one", "Recipes"),
     Key("d", "compare", "Differences", "Tell what differs from another recipe, and what that does", "Recipes", False),
     Key("h", "history", "History", "Show its editions, ancestors and evidence", "Recipes", False),
@@ -154,6 +161,26 @@ KEYS: tuple[Key, ...] = (
     Key("g", "pull", "Pull", "Take a recipe from the Hub, a folder or a git repository", "Recipes", False),
     Key("tab", "app.focus_next", "Pane", "Go between the search, the list and the text", "Recipes"),
     Key("escape", "leave_search", "List", "Return from the search to the list", "Recipes", False, display="esc"),
+    Key("enter", "edit", "Change", "Type another value for the field; enter again goes back to the list", "Editor"),
+    Key("left", "choose(-1)", "Choose", "Take the choice before, where there are some", "Editor", False, display="←"),
+    Key("right", "choose(1)", "Choose", "Take the next choice, where there are some", "Editor", display="→"),
+    Key("s", "save", "Save", "Keep the changes: a new edition of one's own recipe, a fork of another's", "Editor"),
+    Key("ctrl+s", "save", "Save", "Keep the changes, even while a field is being typed in", "Editor", False, True),
+    Key("u", "undo", "Undo", "Give the field back the value that it had", "Editor"),
+    Key("d", "take_default", "Default", "Leave the field to its default", "Editor"),
+    Key("p", "take_parent", "Parent", "Take the value of the recipe that this one was made from", "Editor", False),
+    Key("slash", "find", "Find", "Go to the next field with these words in its name or meaning", "Editor"),
+    Key("c", "show_changes", "Changes", "Tell what was changed, and what each change does", "Editor"),
+    Key("t", "show_text", "Text", "Show the text as it would be kept", "Editor", False),
+    Key("tab", "next_pane", "Pane", "Go to the next pane", "Editor", display="tab"),
+    Key(
+        "escape",
+        "leave",
+        "Back",
+        "Leave the field, or the editor; it asks where changes would be lost",
+        "Editor",
+        display="esc",
+    ),
     Key("m", "choose_model", "Model", "Choose another model: a config.json, a name, or a size such as 8b", "Workbench"),
     Key("c", "choose_card", "Card", "Ask about another card; up and down go through the known ones", "Workbench"),
     Key("tab", "next_pane", "Pane", "Go to the next pane", "Workbench"),

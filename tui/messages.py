@@ -117,6 +117,15 @@ class RecipesChanged(Message):
 
 
 @dataclass
+class Unsaved(Message):
+    """Changes in an editor would be lost by leaving, or no longer would be."""
+
+    editor: object
+    name: str
+    """What is changed; empty once it is kept or given up."""
+
+
+@dataclass
 class TextReady(Message):
     """A text to be shown; with a subject, what is to be agreed to."""
 

@@ -15,7 +15,7 @@ from ...foundation.files import read_text, write_atomically
 from ...foundation.home import home
 from ...foundation.text import one_line
 from ...recipes.comparing import differences
-from ...recipes.editing import change_text, read_change
+from ...recipes.editing import change_text, keep_edition, keep_fork, read_change, require_own
 from ...recipes.model import LARGEST_RECIPE_BYTES, parse_recipe
 from ...recipes.records import Entry
 from ...recipes.registry import open_registry
@@ -82,7 +82,7 @@ def run_fork(arguments: argparse.Namespace) -> int:
         changes = [read_change(each) for each in arguments.changes]
         text = change_text(parent.toml, changes, arguments.new)
         note = arguments.note or f"Forked from {parent.name}" + (f": {', '.join(map(str, changes))}" if changes else "")
-        made = registry.add(text, arguments.new, origin="fork", parents=[parent.hash], note=note, new=True)
+        made = keep_fork(registry, parent, text, arguments.new, note)
     found = differences(parent.recipe, made.recipe)
     if arguments.json:
         print_json(
@@ -128,9 +128,7 @@ def run_edit(arguments: argparse.Namespace) -> int:
         changed = text != entry.toml
         made = entry
         if changed:
-            made = registry.add(
-                text, entry.name.rpartition("/")[2], origin=entry.origin, parents=[entry.hash], note=arguments.note
-            )
+            made = keep_edition(registry, entry, text, arguments.note)
     draft.unlink(missing_ok=True)
     found = differences(entry.recipe, made.recipe)
     if arguments.json:
@@ -142,18 +140,6 @@ def run_edit(arguments: argparse.Namespace) -> int:
         for each in found:
             print(f"  {each.path}: {each.before} → {each.after}")
     return 0
-
-
-def require_own(entry: Entry) -> None:
-    """Raise TunewrightError where `entry` belongs to somebody else."""
-    if entry.origin in ("built-in", "hub"):
-        whose = "is built in" if entry.origin == "built-in" else "belongs to somebody else"
-        short = entry.name.rpartition("/")[2]
-        raise TunewrightError(
-            "Not yours to change",
-            f"{one_line(entry.name, 100)} {whose}.",
-            f"Make one of your own from it: `tunewright recipes fork {one_line(entry.name, 100)} my-{one_line(short, 60)}`.",
-        )
 
 
 def _draft(entry: Entry) -> Path:

@@ -74,6 +74,7 @@ def _values(name: str, recipe: Recipe, toml: str, entry: Entry | None, origin: s
                 "differs": each.differs,
                 "source": each.source,
                 "meaning": each.meaning,
+                "allowed": each.allowed,
                 "reason": each.reason,
             }
             for each in fields(recipe, toml)
@@ -134,13 +135,7 @@ def _text(name: str, recipe: Recipe, toml: str, entry: Entry | None, origin: str
 
 def _field(field: Field) -> Iterator[str]:
     """Yield a field's value and how it differs from the default, then its meaning and the reason below."""
-    if field.default is None:
-        beside = "has to be given"
-    elif not field.differs:
-        beside = "the default" if field.source == "default" else "as the default"
-    else:
-        beside = f"default {field.default}"
-    yield f"  {field.name} = {field.value}   ({beside})"
+    yield f"  {field.name} = {field.value}   ({field.standing})"
     yield paragraph(field.meaning, "      ")
     if field.reason:
         yield paragraph(f"here: {field.reason}", "      ", "  ")

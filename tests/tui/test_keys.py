@@ -8,6 +8,7 @@ from tunewright.tui.app import TunewrightApp
 from tunewright.tui.keys import KEYS, MODES, bindings, key_table
 from tunewright.tui.screens.chat import ChatScreen
 from tunewright.tui.screens.data_step import DataStep
+from tunewright.tui.screens.editor import EditorScreen
 from tunewright.tui.screens.frame import FramedScreen
 from tunewright.tui.screens.monitor import MonitorScreen
 from tunewright.tui.screens.recipes import RecipesScreen
@@ -17,7 +18,7 @@ from tunewright.tui.screens.workbench import WorkbenchScreen
 from tunewright.tui.widgets.dialog import Dialog
 
 SCREENS: tuple[type[FramedScreen], ...] = (
-    TuneScreen, RunsScreen, MonitorScreen, ChatScreen, RecipesScreen, WorkbenchScreen,
+    TuneScreen, RunsScreen, MonitorScreen, ChatScreen, RecipesScreen, EditorScreen, WorkbenchScreen,
 )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from tunewright.foundation.errors import TunewrightError
 from tunewright.tui.app import TunewrightApp
 from tunewright.tui.messages import Failed
 from tunewright.tui.screens.monitor import MonitorScreen
+from tunewright.tui.widgets.row_list import RowList
 
 from .recorded import (
     NOON,
@@ -22,6 +23,7 @@ from .recorded import (
     finished_events,
     make_faulty_data,
     make_gpu_plan,
+    make_outlook,
     preference_events,
     record_run,
     settle,
@@ -165,6 +167,35 @@ def test_recipes(snap_compare: Compare, size: tuple[int, int]) -> None:
         await settle(pilot)
 
     assert snap_compare(TunewrightApp(), terminal_size=size, run_before=read)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 60)], ids=["80x24", "120x40", "200x60"])
+def test_recipe_editor(snap_compare: Compare, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two fields are changed, a third one in a way that is refused."""
+    monkeypatch.setattr("tunewright.tui.outlook.rough_outlook", lambda recipe, *rest: make_outlook(recipe))
+    monkeypatch.setattr("tunewright.tui.outlook.exact_outlook", lambda *arguments: None)
+
+    async def edit(pilot: Pilot[None]) -> None:
+        await pilot.press("3")
+        await settle(pilot)
+        await until(pilot, lambda: "3 recipes" in shown(pilot))
+        await pilot.press("down", "e")
+        await until(pilot, lambda: "0.92 GiB" in shown(pilot))
+        for path, keys in (("training.warmup.value", "7"), ("method.kind", "qlora"), ("method.rank", "64")):
+            pilot.app.screen.query_one(RowList).choose(path)
+            await pilot.pause()
+            await pilot.press("enter", *keys, "enter")
+            await pilot.pause()
+        pilot.app.screen.query_one(RowList).choose("training.warmup.value")
+        await pilot.pause()
+        await pilot.press("u")
+        await until(pilot, lambda: "1.80 GiB" in shown(pilot))
+        await pilot.press("enter", "7", "enter")
+        await settle(pilot)
+        pilot.app.screen.query_one(RowList).choose("method.rank")
+        await settle(pilot)
+
+    assert snap_compare(TunewrightApp(), terminal_size=size, run_before=edit)
 
 
 @SIZES

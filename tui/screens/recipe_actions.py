@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 from textual import on
 from textual.content import Content
 
+from ...foundation.errors import TunewrightError
 from ...foundation.text import one_line
 from ..background import background, deliver
-from ..messages import RecipesChanged, TextReady
+from ..messages import Failed, RecipesChanged, TextReady
 from ..widgets.ask_dialog import AskDialog
 from ..widgets.choice_line import Choice, ChoiceLine
 from ..widgets.confirm_dialog import ConfirmDialog
@@ -41,6 +42,8 @@ class RecipeActionScreen(FramedScreen):
     """A screen on which one recipe is chosen."""
 
     filters: dict[str, str]
+    wanted: str | None = None
+    """The recipe to be chosen once it is in the list."""
 
     def chosen_entry(self) -> Entry | None:
         """Return the recipe that the keys act on."""
@@ -70,6 +73,16 @@ class RecipeActionScreen(FramedScreen):
             self.filters = {name: value for name, value in values.items() if value}
             self.look_up()
 
+    def action_edit(self) -> None:
+        if (entry := self.chosen_entry()) is None:
+            return
+        from .editor import EditorScreen
+
+        try:
+            self.app.push_screen(EditorScreen(entry, self))
+        except TunewrightError as error:  # a recipe that another version has kept
+            self.post_message(Failed(error))
+
     def action_fork(self) -> None:
         if (entry := self.chosen_entry()) is None:
             return
@@ -88,15 +101,14 @@ class RecipeActionScreen(FramedScreen):
 
     @background("change")
     def _fork(self, entry: Entry, values: dict[str, str]) -> None:
-        from ...recipes.editing import change_text, read_change
+        from ...recipes.editing import change_text, keep_fork, read_change
         from ...recipes.registry import open_registry
 
         changes = [read_change(each) for each in values["changes"].split()]
         text = change_text(entry.toml, changes, values["name"])
-        note = values["note"] or f"Forked from {entry.name}"
         with open_registry() as registry:
-            made = registry.add(text, values["name"], origin="fork", parents=[entry.hash], note=note, new=True)
-        deliver(self, RecipesChanged(f"{made.name} is there; enter starts the wizard with it.", made.name))
+            made = keep_fork(registry, entry, text, values["name"], values["note"])
+        deliver(self, RecipesChanged(f"{made.name} is there: e edits it, enter starts the wizard with it.", made.name))
 
     def action_compare(self) -> None:
         if (entry := self.chosen_entry()) is None:
@@ -114,7 +126,6 @@ class RecipeActionScreen(FramedScreen):
     def _compare(self, entry: Entry, other: str) -> None:
         from ...engine.fitting import fit
         from ...engine.machine import inspect_machine
-        from ...foundation.errors import TunewrightError
         from ...foundation.home import runs_folder
         from ...recipes.comparing import differences
         from ...recipes.registry import open_registry
@@ -241,4 +252,5 @@ class RecipeActionScreen(FramedScreen):
     @on(RecipesChanged)
     def _tell_change(self, message: RecipesChanged) -> None:
         self.app.notify(one_line(message.said, 200), markup=False)
+        self.wanted = message.name
         self.look_up()

@@ -98,7 +98,19 @@ class RecipesScreen(RecipeActionScreen):
         narrowed = f"  only {', '.join(self.filters.values())}" if self.filters else ""
         self.show_title(aside=Content.styled(f"{plural(message.total, 'recipe')}{narrowed}", "$muted"))
         self.query_one(RowList).show([_row(each) for each in message.found])
+        self._choose_wanted()
         self._read()
+
+    def _choose_wanted(self) -> None:
+        """Choose what has just come into the registry; where the search hides it, it is searched for."""
+        name, self.wanted = self.wanted, None
+        if name is None:
+            return
+        if name in self.entries:
+            self.query_one(RowList).choose(name)
+        elif self.query_one("#search", Field).value != name:
+            self.wanted, self.filters = name, {}
+            self.query_one("#search", Field).value = name
 
     @on(OptionList.OptionHighlighted)
     def _read(self) -> None:

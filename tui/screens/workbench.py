@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from textual import on
 from textual.app import ComposeResult
-from textual.binding import Binding
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.events import DescendantFocus
 from textual.message import Message
-from textual.suggester import SuggestFromList
 from textual.validation import Function
 from textual.widgets import Input, Static
 
@@ -23,7 +21,7 @@ from ...foundation.text import clean, one_line
 from ..background import background, deliver
 from ..draft import STARTER_MODEL
 from ..keys import bindings
-from ..widgets.field import Field
+from ..widgets.field import Field, SteppingField
 from ..widgets.pane import FixedText, ScrollPane
 from ..widgets.path_field import PathSuggester
 from . import worksheet_words as words
@@ -62,26 +60,6 @@ class Calculated(Message):
     problem: TunewrightError | None
 
 
-class CardField(Field):
-    """The name of a card; the arrows go through the known ones."""
-
-    BINDINGS = [  # noqa: RUF012
-        Binding("down", "step(1)", show=False),
-        Binding("up", "step(-1)", show=False),
-    ]
-
-    def __init__(self, names: tuple[str, ...]) -> None:
-        super().__init__("", "this machine", "card", SuggestFromList(names, case_sensitive=False))
-        self.names = ("", *names)
-
-    def action_step(self, by: int) -> None:
-        """Name the card after or before this one."""
-        known = [name.casefold() for name in self.names]
-        place = known.index(self.value.casefold()) if self.value.casefold() in known else 0
-        self.value = self.names[(place + by) % len(self.names)]
-        self.cursor_position = len(self.value)
-
-
 class WorkbenchScreen(FramedScreen):
     """Panes that follow the case in the lines above them."""
 
@@ -110,7 +88,7 @@ class WorkbenchScreen(FramedScreen):
                 names = PathSuggester((STARTER_MODEL, *SHAPES))
                 yield Field(STARTER_MODEL, "a config.json, a folder, owner/name, or 8b", "model", names)
                 yield Static(words.key_text("c", "card"))
-                yield CardField(CARD_NAMES)
+                yield SteppingField(("", *CARD_NAMES), placeholder="this machine", id="card")
             with Horizontal():
                 yield Static(words.key_text("d", "rows of data"))
                 yield _checked(Field("1000", "1000", "rows"), _rows)
@@ -289,7 +267,7 @@ class WorkbenchScreen(FramedScreen):
     @on(Input.Changed, "#card")
     def _preview_card(self, event: Input.Changed) -> None:
         """Show a known card at once, as the arrows go through them."""
-        names = self.query_one(CardField).names
+        names = self.query_one(SteppingField).words
         if self.case is not None and event.value in names and event.value != self.case.card:
             self._change(card=event.value)
 

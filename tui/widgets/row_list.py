@@ -25,10 +25,11 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row: a key that stays the same, and a cell for every column."""
+    """One row: a key that stays the same, and a cell for every column; a heading has one cell, and is passed over."""
 
     key: str
     cells: tuple[Content, ...]
+    heading: bool = False
 
 
 GAP = 2
@@ -95,12 +96,16 @@ class RowList(Vertical):
         if same_keys and width == self._painted[0]:
             for index, (row, old) in enumerate(zip(self._rows, self._painted[1], strict=True)):
                 if row != old:
-                    options.replace_option_prompt_at_index(index, _line(row.cells, self.columns, shown))
+                    options.replace_option_prompt_at_index(index, self._prompt(row, shown))
         else:
-            options.set_options([Option(_line(row.cells, self.columns, shown)) for row in self._rows])
+            options.set_options([Option(self._prompt(row, shown), disabled=row.heading) for row in self._rows])
             keys = [row.key for row in self._rows]
-            options.highlighted = keys.index(chosen) if chosen in keys else 0 if keys else None
+            first = next((place for place, row in enumerate(self._rows) if not row.heading), None)
+            options.highlighted = keys.index(chosen) if chosen in keys else first
         self._painted = (width, self._rows)
+
+    def _prompt(self, row: Row, shown: dict[int, int]) -> Content:
+        return row.cells[0] if row.heading else _line(row.cells, self.columns, shown)
 
 
 def fit(columns: Sequence[Column], width: int) -> dict[int, int]:
