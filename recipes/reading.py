@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from ..foundation.text import clean, one_line
-from .model import Recipe
+from .model import TIERS, Card, Recipe
 from .schema import meaning_of, slot_at
 
 SECTIONS = ("base", "data", "method", "training", "evaluation")
@@ -54,7 +54,10 @@ class Field:
 
 
 def fields(recipe: Recipe, toml: str = "") -> Iterator[Field]:
-    """Yield the fields of `recipe` in the order of its schema; `toml` is its text, where it has one."""
+    """Yield the fields of `recipe` in the order of its schema; `toml` is its text, where it has one.
+
+    Without a text, what is not as by default counts as written.
+    """
     reasons = comments(toml)
     stated = set(written_paths(toml)) if toml else None
     for section in SECTIONS:
@@ -70,7 +73,11 @@ def fields(recipe: Recipe, toml: str = "") -> Iterator[Field]:
                 allowed=slot.allowed if (slot := slot_at(path)) else "",
                 default=None if required else written(default),
                 differs=required or value != default,
-                source="required" if required else "written" if stated is None or path in stated else "default",
+                source="required"
+                if required
+                else "written"
+                if (value != default if stated is None else path in stated)
+                else "default",
                 reason=reasons.get(path, ""),
             )
 
@@ -82,6 +89,31 @@ def _walk(section: BaseModel, prefix: str) -> Iterator[tuple[str, FieldInfo, obj
             yield from _walk(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", info, value
+
+
+def card_facts(card: Card) -> Iterator[tuple[str, str]]:
+    """Yield what a card says in a word or two, each with its label; the second and later sources have none."""
+    facts = {
+        "tags": " ".join(card.tags),
+        "tier": f"{card.tier}: {TIERS[card.tier]}" if card.tier else "",
+        "licence": card.licence,
+        "of model": card.model_licence,
+        "of data": card.data_licence,
+        "ran on": card.hardware,
+    }
+    yield from ((label, one_line(value, 300)) for label, value in facts.items() if value)
+    for place, source in enumerate(card.sources):
+        yield "" if place else "from", one_line(source, 300)
+
+
+def card_remarks(card: Card) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield what a card says of its source, each a beginning and what belongs to it: one text, or several."""
+    if card.evidence:
+        yield f"Its source says: {one_line(card.evidence, 4000)}", ()
+    if card.differs:
+        yield "Its source does otherwise:", tuple(one_line(each, 500) for each in card.differs)
+    if card.unknown:
+        yield f"Its source leaves open, so that the values are ours: {', '.join(card.unknown)}.", ()
 
 
 def written(value: object) -> str:

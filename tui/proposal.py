@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from dataclasses import dataclass
 from typing import Literal, cast
@@ -14,7 +13,9 @@ from ..engine.runs.lineage import plain_name
 from ..engine.sources import find_model
 from ..foundation.text import one_line
 from ..recipes.model import Data, Recipe, validate_section
+from ..recipes.reading import comments
 from ..recipes.registry import Entry, open_registry
+from ..recipes.schema import slots
 from .draft import STARTER_DATA, STARTER_MODEL, Draft
 
 USUAL_LENGTH = 2048
@@ -23,7 +24,7 @@ USUAL_LENGTH = 2048
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A recipe, the registry's entry that it is when it is one, and the reasons for its values by their names."""
+    """A recipe, the registry's entry that it is when it is one, and the reasons for its values by their paths."""
 
     recipe: Recipe
     entry: Entry | None
@@ -39,7 +40,7 @@ def propose_recipe(draft: Draft) -> Proposal:
     if entry is None and (draft.model, draft.source) == (STARTER_MODEL, STARTER_DATA):
         with open_registry() as registry:
             entry = registry.get(f"starter-{draft.method or 'lora'}")
-    chosen = {name: "You chose it beside the data." for name in draft.data_changes}
+    chosen = {_path(name, "lora"): "You chose it beside the data." for name in draft.data_changes}
     if entry is not None:
         recipe = entry.recipe.model_copy(
             update={
@@ -57,10 +58,16 @@ def propose_recipe(draft: Draft) -> Proposal:
     method = cast("Literal['full', 'lora', 'qlora']", draft.method or "lora")
     recipe, reasons = default_recipe(method, draft.model, draft.source, rows, anatomy, lengths)
     recipe = recipe.model_copy(update={"data": _section(recipe.data, draft)})
-    because = {reason.choice: reason.because for reason in reasons}
+    because = {_path(reason.choice, method): reason.because for reason in reasons}
     if longest is not None and longest > recipe.data.max_length:
-        because["max_length"] = f"The longest row has {longest:,} tokens; rows beyond the maximum are cut."
+        because["data.max_length"] = f"The longest row has {longest:,} tokens; rows beyond the maximum are cut."
     return Proposal(recipe, None, because | chosen)
+
+
+def _path(choice: str, method: str) -> str:
+    """Return where a choice stands that the defaults are reasoned for; of a table its first field."""
+    named = (each.path for each in slots(method) if each.name == choice or each.name.startswith(f"{choice}."))
+    return next(named, choice)
 
 
 def entry_of(run: RunDirectory, recipe: Recipe) -> Entry:
@@ -90,19 +97,3 @@ def _count_rows(draft: Draft) -> int:
     from ..engine.data.reading import count_rows, open_source
 
     return count_rows(open_source(draft.source))[0]
-
-
-def comments(toml: str) -> dict[str, str]:
-    """Return the comment above each key of a recipe's TOML, by the key's own name."""
-    found: dict[str, str] = {}
-    above: list[str] = []
-    for line in toml.splitlines():
-        if line.lstrip().startswith("#"):
-            above.append(line.lstrip("# ").strip())
-        elif key := re.match(r"\s*([\w-]+)\s*=", line):
-            if above:
-                found.setdefault(key[1], " ".join(above))
-            above = []
-        else:  # a blank line or a table's head ends what belongs together
-            above = []
-    return found

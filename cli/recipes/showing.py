@@ -12,7 +12,7 @@ from typing import Any
 from ...foundation.files import read_text
 from ...foundation.text import clean, one_line
 from ...recipes.model import LARGEST_RECIPE_BYTES, Recipe, parse_recipe
-from ...recipes.reading import Field, fields
+from ...recipes.reading import Field, card_facts, card_remarks, fields
 from ...recipes.records import Edition, Entry, Evidence
 from ...recipes.registry import Registry, open_registry
 from ..parser import add_json, print_json
@@ -102,25 +102,10 @@ def _text(name: str, recipe: Recipe, toml: str, entry: Entry | None, origin: str
     if entry and not entry.accepted:
         head.append(paragraph(f"A stranger's: read it, then `tunewright recipes accept {name}` lets it be run."))
     head += [paragraph(clean(card.summary, 4000)) if card.summary else "", f"hash     {recipe.hash()}"]
-    facts = {
-        "tags": " ".join(card.tags),
-        "tier": card.tier or "",
-        "licence": card.licence,
-        "of model": card.model_licence,
-        "of data": card.data_licence,
-        "ran on": card.hardware,
-    }
-    head += [f"{key:8} {one_line(value, 300)}" for key, value in facts.items() if value]
-    head += [f"{'from' if not place else '':8} {one_line(source, 300)}" for place, source in enumerate(card.sources)]
+    head += [f"{label:8} {text}" for label, text in card_facts(card)]
     parts = ["\n".join(filter(None, head))]
-    if card.evidence:
-        parts.append(paragraph(f"Its source says: {one_line(card.evidence, 4000)}"))
-    if card.differs:
-        parts.append(
-            "Its source does otherwise:\n" + "\n".join(paragraph(one_line(e, 500), "  - ", "  ") for e in card.differs)
-        )
-    if card.unknown:
-        parts.append(paragraph(f"Its source leaves open, so that the values are ours: {', '.join(card.unknown)}."))
+    for said, items in card_remarks(card):
+        parts.append("\n".join([paragraph(said), *(paragraph(each, "  - ", "  ") for each in items)]))
     if entry:
         with open_registry() as registry:
             parts += filter(None, (_lineage(registry, entry), _evidence(registry.evidence(entry.hash))))

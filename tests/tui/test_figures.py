@@ -8,7 +8,6 @@ import pytest
 from textual.content import Content
 from tunewright.foundation.units import gib
 from tunewright.tui.figures import count, duration, number, share
-from tunewright.tui.proposal import comments
 from tunewright.tui.widgets.bar import bar, row_bar
 from tunewright.tui.widgets.row_list import Column, fit
 from tunewright.tui.wrapping import hanging
@@ -70,8 +69,3 @@ def test_the_least_important_column_goes_first() -> None:
     assert fit(columns, 40)[2] == 16
     assert list(fit(columns, 30)) == [0, 2]
     assert list(fit(columns, 12)) == [0]
-
-
-def test_comments_of_a_recipe_are_its_reasons() -> None:
-    text = "[method]\n# Narrow task,\n# small rank.\nrank = 16\nalpha = 32\n\n# of a table\n[training]\nseed = 1\n"
-    assert comments(text) == {"rank": "Narrow task, small rank."}

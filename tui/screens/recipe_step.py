@@ -138,7 +138,7 @@ class RecipeStep(Step):
 
         recipe, reasons = self.draft.recipe, self._reasons
         against = self._against_parent(recipe)
-        self.query_one("#values", ScrollPane).show(lambda width: against + fields_text(recipe, width, reasons))
+        self.query_one("#values", ScrollPane).show(lambda width: against + fields_text(recipe, width, "", reasons))
 
     def _against_parent(self, recipe: Recipe) -> Content:
         """Return what differs from the run that this one is made from, nothing where it is made from none."""

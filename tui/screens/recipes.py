@@ -27,6 +27,7 @@ from .recipe_words import evidence_text
 if TYPE_CHECKING:
     from ...recipes.finding import Found, Grade, Query
     from ...recipes.model import Recipe
+    from ...recipes.reading import Field as Reading
     from ...recipes.registry import Entry, Registry
 
 MOST_SHOWN = 300
@@ -192,42 +193,53 @@ def _row(found: Found) -> Row:
 
 def recipe_text(entry: Entry, width: int, found: Found | None = None) -> Content:
     """Return the whole recipe for reading: its card, then every field with its value and its meaning."""
+    from ...recipes.reading import card_facts, card_remarks, comments
+
     card = entry.recipe.card
     text = Content.assemble((one_line(entry.title, 200), "bold"), "\n", clean(entry.summary, 4000), "\n")
     if entry.tags:
         text += Content.styled("  ".join(f"#{one_line(tag, 40)}" for tag in entry.tags) + "\n", "$accent")
     if found is not None:
         text += Content("\n") + evidence_text(found)
-    text += Content.styled(f"\nname  {one_line(entry.name, 100)}\nhash  {entry.hash[:16]}\n", "$muted")
-    if card.licence:
-        text += Content.styled(f"terms {one_line(card.licence, 100)}\n", "$muted")
-    for source in card.sources:
-        text += Content.styled(f"from  {one_line(source, 300)}\n", "$muted")
-    from ..proposal import comments
+    facts = [("name", one_line(entry.name, 100)), ("hash", entry.hash[:16])]
+    facts += [(label, said) for label, said in card_facts(card) if label != "tags"]
+    text += "\n"
+    for label, said in facts:
+        text += hanging(Content.styled(f"{label:<9}", "$muted"), Content.styled(said, "$muted"), width) + "\n"
+    for said, items in card_remarks(card):
+        text += Content("\n") + hanging(Content(""), Content(said), width) + "\n"
+        for each in items:
+            text += hanging(Content("  · "), Content.styled(each, "$muted"), width) + "\n"
+    return text + "\n" + fields_text(entry.recipe, width, entry.toml, comments(entry.toml))
 
-    return text + "\n" + fields_text(entry.recipe, width, comments(entry.toml))
 
+def fields_text(recipe: Recipe, width: int, toml: str, reasons: Mapping[str, str]) -> Content:
+    """Return every field of `recipe` by section: its value, how it stands to the default, its meaning, and why.
 
-def fields_text(recipe: Recipe, width: int, reasons: Mapping[str, str] | None = None) -> Content:
-    """Return every field of `recipe` by section, with its value and its meaning, and why where `reasons` say so."""
+    `toml` is its text, empty where it has none; `reasons` say why by the fields' paths.
+    """
     from ...recipes.reading import fields
 
     text, section = Content(""), ""
-    for line in fields(recipe):
+    for line in fields(recipe, toml):
         if line.section != section:
             text += Content.styled(f"\n{line.section}\n" if section else f"{line.section}\n", "bold $accent")
             section = line.section
-        text += _field(line.name, line.value, line.meaning, width)
-        if reasons and line.name in reasons:
-            why = Content(one_line(reasons[line.name], 300))
-            text += hanging(Content.styled("  └ ", "$accent"), why, width) + "\n"
+        text += _field(line, width)
+        if why := reasons.get(line.path):
+            text += hanging(Content.styled("  └ ", "$accent"), Content(one_line(why, 300)), width) + "\n"
     return text
 
 
-def _field(name: str, value: str, meaning: str, width: int) -> Content:
-    """Return one field: name, value, and its meaning beside it, or below it where there is no room."""
-    head = Content.assemble((f"{name:<20} ", "$muted"), (f"{value:<14}", "bold"))
+def _field(field: Reading, width: int) -> Content:
+    """Return one field: name, value, how it stands to the default, and its meaning beside it, or below where there is no room."""
+    head = Content.assemble((f"{field.name:<20} ", "$muted"), (f"{field.value:<14}", "bold"))
+    standing = Content.styled(f"({field.standing})", "$accent" if field.differs and field.default else "$muted")
+    meaning = Content.styled(field.meaning, "$muted")
     if width - head.cell_length > 36:
-        return hanging(head + "  ", Content.styled(meaning, "$muted"), width) + "\n"
-    below = hanging(Content("  "), Content.styled(meaning, "$muted"), width) + "\n" if meaning else Content("")
-    return head.rstrip() + "\n" + below
+        return hanging(head + "  ", standing + " " + meaning, width) + "\n"
+    if head.cell_length + standing.cell_length < width:
+        head, below = head + " " + standing, meaning
+    else:
+        below = standing + " " + meaning
+    return head + "\n" + hanging(Content("  "), below, width) + "\n"
