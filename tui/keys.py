@@ -150,6 +150,7 @@ KEYS: tuple[Key, ...] = (
     Key("d", "compare", "Differences", "Tell what differs from another recipe, and what that does", "Recipes", False),
     Key("h", "history", "History", "Show its editions, ancestors and evidence", "Recipes", False),
     Key("a", "accept_recipe", "Accept", "Take a stranger's recipe for one's own to run", "Recipes", False),
+    Key("r", "remove", "Remove", "Take it out of the lists; history and evidence stay", "Recipes", False),
     Key(
         "p",
         "publish",

@@ -110,10 +110,11 @@ class RecipesListed(Message):
 
 @dataclass
 class RecipesChanged(Message):
-    """The registry has a recipe that it had not, or has it otherwise."""
+    """The registry has a recipe that it had not, has it otherwise, or lists it no longer."""
 
     said: str
-    name: str
+    name: str | None
+    """The recipe to be chosen; None where one has gone."""
 
 
 @dataclass

@@ -53,6 +53,26 @@ async def test_a_fork_is_made_and_compared(runs: Path) -> None:
         await until(pilot, lambda: "Forked from" in shown(pilot))
 
 
+async def test_a_recipe_is_removed_once_that_was_agreed_to(runs: Path) -> None:
+    with open_registry() as registry:
+        registry.add(registry.get("starter-lora").toml, "mine", origin="fork")
+    async with TunewrightApp().run_test(size=WIDE) as pilot:
+        await pilot.press("3")
+        await until(pilot, lambda: "4 recipes" in shown(pilot))
+        while pilot.app.screen.chosen_entry().name != "mine":  # type: ignore[attr-defined]
+            await pilot.press("down")
+        await pilot.press("r", "escape")
+        assert "4 recipes" in shown(pilot)
+        await pilot.press("r")
+        await until(pilot, lambda: "history and evidence stay" in shown(pilot))
+        await pilot.press("y")
+        await until(pilot, lambda: "3 recipes" in shown(pilot))
+        with open_registry() as registry:
+            assert "mine" not in [each.name for each in registry.list()] and registry.get("mine").origin == "fork"
+        await pilot.press("home", "r", "y")
+        await until(pilot, lambda: "is built in" in shown(pilot))
+
+
 async def test_a_recipe_goes_out_and_comes_in_as_a_strangers(runs: Path, tmp_path: Path) -> None:
     async with TunewrightApp().run_test(size=WIDE) as pilot:
         await open_library(pilot)

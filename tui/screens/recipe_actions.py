@@ -1,4 +1,4 @@
-"""What can be done with a recipe of the library: narrow the list, fork, compare, accept, publish and pull."""
+"""What can be done with a recipe of the library: narrow the list, edit, fork, compare, accept, remove, publish and pull."""
 
 from __future__ import annotations
 
@@ -173,6 +173,25 @@ class RecipeActionScreen(FramedScreen):
         with open_registry() as registry:
             registry.accept(entry.name)
         deliver(self, RecipesChanged(f"{entry.name} can be run now.", entry.name))
+
+    def action_remove(self) -> None:
+        if (entry := self.chosen_entry()) is None:
+            return
+        text = f"{entry.name} leaves the lists. Its history and evidence stay, and it can be put back."
+        self.app.push_screen(ConfirmDialog("Remove it?", text, "Remove"), lambda agreed: self._remove_if(entry, agreed))
+
+    def _remove_if(self, entry: Entry, agreed: bool | None) -> None:
+        if agreed:
+            self._remove(entry)
+
+    @background("change")
+    def _remove(self, entry: Entry) -> None:
+        from ...recipes.registry import open_registry
+
+        with open_registry() as registry:
+            registry.withdraw(entry.name)
+        said = f"{entry.name} is removed; `tunewright recipes remove --undo {entry.name}` brings it back."
+        deliver(self, RecipesChanged(said, None))
 
     def action_publish(self) -> None:
         if (entry := self.chosen_entry()) is None:
