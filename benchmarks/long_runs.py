@@ -27,7 +27,7 @@ import termios
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +46,13 @@ LAG_SHARE = 0.009
 """Of the steps, taken since the fold was last kept: about the most that there can be."""
 SIZE = (40, 120)
 """Lines and columns of the monitor's terminal."""
-STEP_WORK = 12_000
-"""Hashes of a step in the stand-in for a trainer, which keeps one core busy."""
-ROUNDS = 4
+BLOCK = bytes(2**20)
+"""What the stand-in for a trainer hashes, over and over, in as many threads as it keeps cores busy."""
+ROUNDS = 10
+ROUND_SHARE = 0.25
+"""Of what is followed at a time: how long followers go on, or are held, in one round."""
+SETTLING_SECONDS = 1.0
+"""After followers were let go on or held, before it counts."""
 
 
 def main(arguments: list[str]) -> int:
@@ -65,7 +69,10 @@ def main(arguments: list[str]) -> int:
         report = {"machine": f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", "steps": options.steps}
         report |= opening(run, options.steps)
         report |= following(run, options.steps, options.seconds)
-        report |= interference(run, options.steps, options.seconds, options.followers)
+        cores = tuple(sorted({1, os.cpu_count() or 1}))
+        report["beside"] = [
+            interference(run, options.steps, options.seconds, options.followers, each) for each in cores
+        ]
     print(json.dumps(report, indent=2))
     if options.out:
         options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
@@ -227,14 +234,18 @@ def open_monitor(run: RunDirectory, steps: int) -> Taken:
         terminal.close()
 
 
-@dataclass
 class Writer:
-    """What stands for a trainer: takes steps of a fixed work, or sleeps as long, and tells each."""
+    """What stands for a trainer: takes steps of a fixed work on so many cores, or sleeps as long, and tells each."""
 
-    run: RunDirectory
-    total: int
-    number: int
-    works: bool
+    def __init__(self, run: RunDirectory, total: int, number: int, cores: int = 0) -> None:
+        self.run, self.total, self.number, self.cores = run, total, number, cores
+        self.threads = ThreadPoolExecutor(max(1, cores))
+        self.blocks = 0
+        """How many blocks each core hashes in a step."""
+        if cores:
+            began = time.thread_time()
+            hash_blocks(20)
+            self.blocks = round(20 * STEP_SECONDS / (time.thread_time() - began))
 
     def take_steps(self, seconds: float) -> list[float]:
         """Return the seconds of each step taken in so many seconds."""
@@ -242,8 +253,8 @@ class Writer:
         end, sampled = time.perf_counter() + seconds, 0.0
         while (now := time.perf_counter()) < end:
             self.number += 1
-            if self.works:
-                work()
+            if self.blocks:  # a step is done when the slowest core is
+                list(self.threads.map(hash_blocks, [self.blocks] * self.cores))
             else:
                 time.sleep(STEP_SECONDS)
             for event in events_between(self.number - 1, self.number, self.total):
@@ -258,11 +269,10 @@ class Writer:
         return taken
 
 
-def work() -> None:
-    """Keep one core busy for a step."""
-    block = b"work"
-    for _ in range(STEP_WORK):
-        block = hashlib.sha256(block).digest()
+def hash_blocks(number: int) -> None:
+    """Keep one core busy; the lock of the interpreter is free meanwhile."""
+    for _ in range(number):
+        hashlib.sha256(BLOCK).digest()
 
 
 def cpu_seconds(process: psutil.Process) -> float:
@@ -285,7 +295,7 @@ def monitors(run: RunDirectory, number: int) -> Generator[list[Terminal]]:
 
 def following(run: RunDirectory, steps: int, seconds: float) -> dict[str, Any]:
     """Return which share of one core the monitor and `attach --plain` take while a run takes 20 steps a second."""
-    writer = Writer(run, steps + 10**6, read_history(run).step, works=False)
+    writer = Writer(run, steps + 10**6, read_history(run).step)
     with monitors(run, 1) as (monitor,):
         command = [sys.executable, "-m", "tunewright", "attach", run.id, "--plain"]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL) as lines:
@@ -302,40 +312,45 @@ def following(run: RunDirectory, steps: int, seconds: float) -> dict[str, Any]:
     }
 
 
-def interference(run: RunDirectory, steps: int, seconds: float, number: int) -> dict[str, Any]:
-    """Return how long a step of fixed work takes without and with followers, in turns, and what these take of the cores.
+def interference(run: RunDirectory, steps: int, seconds: float, number: int, cores: int) -> dict[str, Any]:
+    """Return what followers take of the cores, and how much longer a step on so many cores takes beside them.
 
-    The processor time that a step takes of its own tells what followers do to caches and clocks; the time on the clock
-    also tells what they, and whatever else is on the machine, take of the trainer's core.
+    They are held (SIGSTOP) and let go on in turns, and each round with them is compared with the two around it without: the
+    load of others drifts. The clock tells all that a step loses, the trainer's processor time what it loses to colder caches.
     """
-    writer = Writer(run, steps + 10**6, read_history(run).step, works=True)
-    wall: dict[int, list[float]] = {0: [], number: []}
-    own: dict[int, list[float]] = {0: [], number: []}
+    writer = Writer(run, steps + 10**6, read_history(run).step, cores)
+    rounds: list[tuple[float, float]] = []
     shares: list[float] = []
-    for _ in range(ROUNDS):
-        for followers in (0, number):
-            with monitors(run, followers) as terminals:
-                writer.take_steps(2.0)
-                before = sum(cpu_seconds(each.process) for each in terminals)
-                cpu = time.process_time()
-                taken = writer.take_steps(seconds / 2)
-                own[followers].append((time.process_time() - cpu) / len(taken))
-                wall[followers].append(statistics.median(taken))
-                if followers:
-                    after = sum(cpu_seconds(each.process) for each in terminals)
-                    shares.append((after - before) / sum(taken) / followers)
-    slower = [1 - before / after for before, after in zip(wall[0], wall[number], strict=True)]
-    slower_cpu = [1 - before / after for before, after in zip(own[0], own[number], strict=True)]
+    with monitors(run, number) as terminals:
+        for turn in range(2 * ROUNDS + 1):
+            follows = turn % 2 == 1
+            for each in terminals:
+                each.process.send_signal(signal.SIGCONT if follows else signal.SIGSTOP)
+            writer.take_steps(SETTLING_SECONDS)
+            before, own = sum(cpu_seconds(each.process) for each in terminals), time.process_time()
+            taken = writer.take_steps(seconds * ROUND_SHARE)
+            rounds.append((statistics.mean(taken), (time.process_time() - own) / len(taken)))
+            if follows:
+                after = sum(cpu_seconds(each.process) for each in terminals)
+                shares.append((after - before) / sum(taken) / number)
+    clock, own = ([each[way] for each in rounds] for way in (0, 1))
     return {
+        "cores": cores,
         "followers": number,
-        "each_follower_share_of_a_core": round(statistics.median(shares), 4),
-        "step_seconds_alone": round(statistics.median(wall[0]), 5),
-        "step_seconds_followed": round(statistics.median(wall[number]), 5),
-        "slower_on_the_clock": round(statistics.median(slower), 4),
-        "slower_on_the_clock_by_round": [round(each, 4) for each in slower],
-        "slower_in_processor_time": round(statistics.median(slower_cpu), 4),
-        "trainer_stand_in_cores": 1,
+        "each_follower_share_of_a_core": round(statistics.mean(shares), 4),
+        "steps_per_second_alone": round(1 / statistics.median(clock[::2]), 2),
+        "steps_per_second_followed": round(1 / statistics.median(clock[1::2]), 2),
+        **slowdown("slower_on_the_clock", clock),
+        **slowdown("slower_in_processor_time", own),
     }
+
+
+def slowdown(what: str, rounds: list[float]) -> dict[str, float]:
+    """Return by which share rounds with followers took longer, the mean without the most extreme quarters, and its standard error."""
+    found = sorted(2 * rounds[turn] / (rounds[turn - 1] + rounds[turn + 1]) - 1 for turn in range(1, len(rounds), 2))
+    middle = found[len(found) // 4 : len(found) - len(found) // 4]
+    error = statistics.stdev(found) / len(found) ** 0.5
+    return {what: round(statistics.mean(middle), 4), f"{what}_error": round(error, 4)}
 
 
 if __name__ == "__main__":

@@ -271,16 +271,26 @@ def long() -> str:
         f"| making the fold anew | {of['fold_anew_cpu_seconds']:.0f} s of a core |",
         f"| following {of['steps_per_second_followed']:.0f} steps a second in the monitor | {percent_text(of['monitor_share_of_a_core'])} of a core |",
         f"| the same with `attach --plain` | {percent_text(of['attach_share_of_a_core'])} of a core |",
-        f"| {of['followers']} monitors on one run, each | {percent_text(of['each_follower_share_of_a_core'])} of a core |",
-        f"| a step beside them, in processor time | {100 * of['slower_in_processor_time']:+.1f} % |",
-        f"| a step beside them, on the clock | {100 * of['slower_on_the_clock']:+.1f} % |",
     ]
+    for beside in of["beside"]:
+        cores = "1 core" if beside["cores"] == 1 else f"{beside['cores']} cores"
+        share = percent_text(beside["each_follower_share_of_a_core"])
+        rows += [
+            f"| {beside['followers']} monitors beside a step that keeps {cores} busy, each | {share} of a core |",
+            f"| the step's own processor time beside them | {_slower(beside, 'slower_in_processor_time')} |",
+            f"| its time on the clock | {_slower(beside, 'slower_on_the_clock')} |",
+        ]
     said = (
         f"Measured by `make bench-runs` on {of['machine']}: {of['steps']:,} steps, {of['events_mib']:,} MiB of events, a fold of "
         f"{of['fold_kib']:,} KiB. The load is that of other work at the time, which what stands on the clock suffers from. The trainer's "
-        "stand-in keeps one core busy; where no core is idle, it loses what followers take."
+        "stand-in tells 20 steps a second; where no core is idle, it loses what followers take, and no niceness changes that: they ask for "
+        "less than the share that the nicest have."
     )
     return said + "\n\n" + "\n".join(rows)
+
+
+def _slower(of: dict[str, float], what: str) -> str:
+    return f"{100 * of[what]:+.1f} % ± {100 * of[f'{what}_error']:.1f}"
 
 
 WHO = {"ours": "Tunewright", "trl": "transformers and TRL as they come", "unsloth": "Unsloth and TRL as they come"}

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from .errors import TunewrightError, explain_os_error
 
@@ -115,3 +115,19 @@ def read_text(path: Path, limit_bytes: int = 64 * 2**20) -> str:
             f"{path} holds a byte that is not UTF-8 at position {error.start}.",
             f"Convert it, for example: iconv -f UTF-16 -t UTF-8 {path}",
         ) from error
+
+
+class Stamp(NamedTuple):
+    """What changes with a file: when it was last written, in nanoseconds since the epoch, and its size in bytes."""
+
+    written_ns: int
+    size: int
+
+
+def stamp_of(path: Path) -> Stamp | None:
+    """Return the stamp of the file at `path`, None where there is none that can be looked at."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return Stamp(status.st_mtime_ns, status.st_size)

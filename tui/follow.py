@@ -13,11 +13,14 @@ from ..engine.runs.events import MIB, Event, read_events
 from ..engine.runs.fold import Fold, glance
 from ..engine.runs.history import History
 from ..engine.runs.waiting import Wait, read_wait
+from ..foundation.files import Stamp, stamp_of
 from ..foundation.text import clean
 
 INTERVAL_SECONDS, LONGEST_INTERVAL_SECONDS = 0.25, 5.0
-FOLLOWING_SHARE = 0.02
+FOLLOWING_SHARE = 0.01
 """Of one core: where reading and drawing take more, a run that goes on is looked at less often; the core is the trainer's."""
+STANDING_SECONDS = 1.0
+"""Between two looks at what no file of the run tells, such as whether its processes live; on a network's disk also its files."""
 ENDED_INTERVAL_SECONDS = 1.0
 """An ended run is looked at less often: it may be resumed from another terminal."""
 BATCH_EVENTS = 2000
@@ -58,21 +61,37 @@ class Follower:
         self.run = run
         self.deliver = deliver
         self._stopped = threading.Event()
+        self._wanted = threading.Event()
+        """Whether anybody sees what is read."""
+        self._wanted.set()
         self._fold: Fold | None = None
         """The history while it is being read."""
         self._begun = False
         self._offset = 0
-        self._console_stamp: tuple[int, int] | None = None
+        self._console_stamp: Stamp | None = None
+        self._stamps: tuple[Stamp | None, ...] | None = None
+        """How the run's files were when all that they told was read."""
+        self._looked = 0.0
         self._last_standing: Standing | None = None
         self._last_wait: Wait | None = None
 
     def stop(self) -> None:
         """Have `follow` return soon."""
         self._stopped.set()
+        self._wanted.set()
+
+    def pause(self) -> None:
+        """Have `follow` read nothing until `go_on`: nobody sees the run."""
+        self._wanted.clear()
+
+    def go_on(self) -> None:
+        """Have `follow` read on, at once where it was paused."""
+        self._wanted.set()
 
     def follow(self) -> None:
         """Deliver readings until stopped; blocks, so it wants a thread of its own."""
-        while not self._stopped.is_set():
+        while self._wanted.wait() and not self._stopped.is_set():
+            began = time.monotonic(), time.process_time()
             reading = self.read()
             if reading is not None:
                 self.deliver(reading)
@@ -81,24 +100,29 @@ class Follower:
             elif self._last_standing in ENDED:
                 self._stopped.wait(ENDED_INTERVAL_SECONDS)
             else:
-                self._rest()
+                self._rest(*began)
 
-    def _rest(self) -> None:
-        """Wait until the time that this process has computed since is a small share of the time that has passed."""
-        began, computed = time.monotonic(), time.process_time()
+    def _rest(self, began: float, computed: float) -> None:
+        """Wait until what this process has computed since it `began`, at which it had `computed` so much, is a small share of the time."""
         wait = INTERVAL_SECONDS
-        while wait > 0 and not self._stopped.wait(wait):
+        while wait > 0 and not self._stopped.wait(max(wait, INTERVAL_SECONDS)):
             passed, spent = time.monotonic() - began, time.process_time() - computed
             wait = min(LONGEST_INTERVAL_SECONDS, spent / FOLLOWING_SHARE) - passed
 
     def read(self) -> Reading | None:
         """Return what is new since the last call, None when nothing is."""
-        # The standing is looked up first: whatever an ended run has written is then read after its end.
+        files = (self.run.events_file, self.run.result_file, self.run.console_file, self.run.waiting_file)
+        stamps = tuple(map(stamp_of, files))  # looked up first: what is written from here on changes them
+        if stamps == self._stamps and time.monotonic() - self._looked < STANDING_SECONDS:
+            return None
+        # The standing is looked up before the events: whatever an ended run has written is then read after its end.
         now = standing(self.run)
         history = self._read_history()
         events = () if self._fold else self._read_events()
-        console = self._console()
+        console = self._console(stamps[2])
         wait = read_wait(self.run) if now == "queued" else None
+        all_read = self._fold is None and (stamps[0] is None or self._offset >= stamps[0].size)
+        self._stamps, self._looked = stamps if all_read else None, time.monotonic()
         stands = now == self._last_standing and wait == self._last_wait
         if history is None and self._fold is None and not events and console is None and stands:
             return None
@@ -144,13 +168,8 @@ class Follower:
             return 1.0
         return 1.0 if self._fold is None and size - self._offset < BLOCK_BYTES else self._offset / max(1, size)
 
-    def _console(self) -> str | None:
-        try:
-            status = self.run.console_file.stat()
-        except OSError:
-            return None
-        stamp = (status.st_mtime_ns, status.st_size)
-        if stamp == self._console_stamp:
+    def _console(self, stamp: Stamp | None) -> str | None:
+        if stamp is None or stamp == self._console_stamp:
             return None
         self._console_stamp = stamp
         return clean(self.run.console_tail(CONSOLE_LINES))

@@ -7,9 +7,12 @@ from pathlib import Path
 
 from ..engine.alerts import read_alerts, terminal_words
 from ..engine.runs.directory import list_runs
-from ..engine.runs.events import Alert, read_events
+from ..engine.runs.events import Alert, parse, read_lines
 from ..foundation.errors import TunewrightError
 from ..foundation.terminal import Terminal, detect
+
+ALERT = f'"event":"{Alert.kind}"'.encode()
+"""What every alert's line holds; of the others, which a run that goes on writes all the time, none is parsed."""
 
 
 class Listener:
@@ -43,10 +46,11 @@ class Listener:
                 continue
             offset = self._read.get(run.id, size if self._first else 0)
             while offset < size:
-                events, onward = read_events(run.events_file, offset, all_samples=False)
+                block, onward = read_lines(run.events_file, offset)
                 if onward == offset:
                     break
                 offset = onward
+                events = parse(block, all_samples=False) if ALERT in block else ()
                 found += [event for event in events if isinstance(event, Alert) and event.time >= self._since]
             self._read[run.id] = offset
         self._first = False

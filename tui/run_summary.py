@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +10,9 @@ from ..engine.runs.directory import RunDirectory, Standing, list_runs, standing
 from ..engine.runs.events import Eval, Event, Phase, Status, Step, newest_events, read_events
 from ..engine.runs.waiting import Wait, read_wait
 from ..foundation.errors import TunewrightError
+from ..foundation.files import Stamp, stamp_of
 from ..foundation.text import one_line
+from .run_state import LIVE
 
 Kind = TypeVar("Kind", bound=Event)
 
@@ -45,27 +46,38 @@ class RunSummary:
         return self.step / self.total_steps if self.total_steps else 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A summary, and what it was made from."""
+
+    stamps: tuple[Stamp | None, ...]
+    standing: Standing
+    """How the run stood as its processes tell it; only what goes on can change without its files."""
+    summary: RunSummary
+
+
 class RunShelf:
     """All runs of a folder, summarised; what has not changed since the last look is not read again."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
-        self._known: dict[str, tuple[object, RunSummary]] = {}
+        self._known: dict[str, _Known] = {}
 
     def look(self) -> tuple[RunSummary, ...]:
         """Return the runs as they are now, newest first."""
         summaries: list[RunSummary] = []
         for run in list_runs(self.folder):
-            now = standing(run)
-            stamp = (
-                now,
-                *(_stamp(path) for path in (run.events_file, run.result_file, run.recipe_file, run.waiting_file)),
-            )
+            files = (
+                run.events_file, run.result_file, run.recipe_file, run.plan_file, run.waiting_file, run.process_file,
+            )  # fmt: skip
+            stamps = tuple(map(stamp_of, files))
             known = self._known.get(run.id)
-            if known is None or known[0] != stamp:
-                known = (stamp, summarise(run, now, known[1] if known else None))
-                self._known[run.id] = known
-            summaries.append(known[1])
+            if known is None or known.stamps != stamps or known.standing in LIVE:
+                now = standing(run)
+                if known is None or known.stamps != stamps or known.standing != now:
+                    known = _Known(stamps, now, summarise(run, now, known.summary if known else None))
+                    self._known[run.id] = known
+            summaries.append(known.summary)
         return tuple(summaries)
 
 
@@ -132,11 +144,3 @@ def _number(value: object) -> float | None:
 
 def _last(events: list[Event], kind: type[Kind]) -> Kind | None:
     return next((event for event in reversed(events) if isinstance(event, kind)), None)
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size

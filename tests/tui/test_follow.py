@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from pathlib import Path
+from queue import Queue
 
+import pytest
 from tunewright.engine.runs.directory import RunDirectory
 from tunewright.engine.runs.events import EventLog, Step, encode
 from tunewright.tui import follow
@@ -40,6 +44,46 @@ def test_a_torn_tail_waits_for_its_end(runs: Path) -> None:
     assert state.history.step == 41
     assert len(state.curves.loss) == 41
     assert state.standing == "running"
+
+
+def test_a_run_that_writes_nothing_is_not_read(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follow, "STANDING_SECONDS", 1e9)
+    run = record_run(runs, "one", training_events(40), alive=True)
+    follower = Follower(run, lambda reading: None)
+    read_all(follower)
+    opened: list[str] = []
+    watching = True
+    sys.addaudithook(lambda event, values: opened.append(str(values[0])) if watching and event == "open" else None)
+    assert follower.read() is None and follower.read() is None
+    assert opened == []
+    write(run, steps_told(41, 41))
+    reading = follower.read()
+    watching = False
+    assert reading is not None and len(reading.events) == 1
+    assert str(run.events_file) in opened
+
+
+def test_nothing_is_read_while_nobody_sees_it(runs: Path) -> None:
+    run = record_run(runs, "one", training_events(40), alive=True)
+    delivered: Queue[Reading] = Queue()
+    follower = Follower(run, delivered.put)
+    follower.pause()
+    thread = threading.Thread(target=follower.follow)
+    thread.start()
+    assert delivered.empty()
+    follower.go_on()
+    first = delivered.get(timeout=20)
+    assert first.history is not None and first.history.step == 40
+    follower.stop()
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def test_a_paused_follower_can_be_stopped(runs: Path) -> None:
+    follower = Follower(record_run(runs, "one", training_events(40), alive=True), lambda reading: None)
+    follower.pause()
+    follower.stop()
+    follower.follow()  # which returns
 
 
 def steps_told(first: int, last: int) -> list[Step]:
@@ -103,6 +147,20 @@ def test_the_list_tells_how_each_run_stands(runs: Path) -> None:
     assert (found["d-running"].step, found["d-running"].total_steps) == (10, 360)
     again = {summary.run.id: summary for summary in shelf.look()}
     assert again["a-finished"] is found["a-finished"]
+
+
+def test_the_list_sees_an_ended_run_go_on_and_end_again(runs: Path) -> None:
+    run = record_run(runs, "one", finished_events(), "stopped")
+    shelf = RunShelf()
+    assert [summary.standing for summary in shelf.look()] == ["stopped"]
+    going_on = record_run(runs, ".two", training_events(10), alive=True)
+    run.result_file.rename(run.path / "result-before.json")
+    going_on.process_file.replace(run.process_file)
+    run.events_file.touch()
+    assert [summary.standing for summary in shelf.look()] == ["running"]
+    gone = record_run(runs, ".three", training_events(10))
+    gone.process_file.replace(run.process_file)
+    assert [summary.standing for summary in shelf.look()] == ["lost"]
 
 
 def test_a_resumed_run_goes_on_from_where_it_was_rewound(runs: Path) -> None:

@@ -17,6 +17,7 @@ from tunewright.engine.runs.retry import Retrial, why_failed
 from tunewright.engine.schedule import Choice
 from tunewright.foundation.errors import TunewrightError
 from tunewright.tui.app import TunewrightApp
+from tunewright.tui.messages import RunsListed
 from tunewright.tui.run_state import RunState
 from tunewright.tui.screens.chat import ChatScreen
 from tunewright.tui.screens.monitor import MonitorScreen
@@ -61,6 +62,40 @@ async def test_a_run_is_followed_while_it_is_written(runs: Path) -> None:
         assert isinstance(app.screen, MonitorScreen)
         assert len(app.screen.state.curves.loss) == 200
         assert "● running" in shown(pilot)
+
+
+async def test_only_what_is_seen_is_read_and_painted(runs: Path) -> None:
+    run = record_run(runs, "live", training_events(60), alive=True)
+    log = EventLog(run.events_file)
+    app = TunewrightApp()
+    async with app.run_test(size=WIDE) as pilot:
+        await app.switch_mode("runs")
+        listed, monitor = app.screen, MonitorScreen(run)
+        assert isinstance(listed, RunsScreen)
+        await until(pilot, lambda: listed.chosen_run() is not None)
+        app.push_screen(monitor)
+        await until(pilot, lambda: "step 60 of 360" in shown(pilot))
+        listed.post_message(
+            RunsListed(())
+        )  # what was being read when it was covered: to show it paints the terminal anew
+        await settle(pilot)
+        assert listed.chosen_run() is not None
+        assert monitor.is_seen and not listed.is_seen
+        app.action_help()
+        await settle(pilot)
+        assert monitor.is_seen and not listed.is_seen
+        app.pop_screen()
+        app.push_screen(MonitorScreen(run))
+        await settle(pilot)
+        assert not monitor.is_seen
+        log.append(training_events(62)[-1])
+        await app.switch_mode("tune")
+        assert not monitor.is_seen
+        await app.switch_mode("runs")
+        assert not monitor.is_seen
+        app.pop_screen()
+        assert monitor.is_seen
+        await until(pilot, lambda: "step 62 of 360" in shown(pilot))
 
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 60)])

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
-from textual.app import App, ComposeResult, RenderResult
+from textual.app import App, ComposeResult, RenderResult, ScreenStackError
 from textual.content import Content
 from textual.dom import DOMNode
-from textual.screen import Screen
+from textual.screen import ModalScreen, Screen
 from textual.widget import Widget
 from textual.widgets import Static
 
@@ -81,6 +81,18 @@ class FramedScreen(Screen[None]):
         yield from self.compose_body()
         yield KeyBar(self.where, self.mode)
         yield TooSmall()
+
+    @property
+    def is_seen(self) -> bool:
+        """Whether something of this screen is on the terminal: dialogs above it let it through, another screen does not.
+
+        Textual's `is_current` also holds for what another screen covers wholly, and painting that paints the terminal anew.
+        """
+        try:
+            stack = self.app.screen_stack
+        except ScreenStackError:
+            return False
+        return self in stack and all(isinstance(above, ModalScreen) for above in stack[stack.index(self) + 1 :])
 
     def compose_body(self) -> ComposeResult:
         """Yield what stands between the title line and the key bar."""

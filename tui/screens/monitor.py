@@ -50,7 +50,7 @@ class MonitorScreen(RunActionScreen):
         self.zoomed = False
         self._chosen = False
         """Whether the pane was chosen by a key, rather than by what the run does."""
-        self._follower: Follower | None = None
+        self._follower = Follower(run, lambda reading: deliver(self, RunRead(reading)))
         self._ended_shown = False
         self._shown = 0.0
         self._answered: object = None
@@ -110,12 +110,19 @@ class MonitorScreen(RunActionScreen):
         self.set_interval(1.0, self._tick)
 
     def on_unmount(self) -> None:
-        if self._follower is not None:
-            self._follower.stop()
+        self._follower.stop()
+
+    def on_screen_resume(self) -> None:
+        self._follower.go_on()
+        if self.state.share_read:
+            self._show()
+
+    def on_screen_suspend(self) -> None:
+        if not self.is_seen:
+            self._follower.pause()
 
     @work(thread=True, exclusive=True, exit_on_error=False, group="follow")
     def _follow(self) -> None:
-        self._follower = Follower(self.run, lambda reading: deliver(self, RunRead(reading)))
         self._follower.follow()
 
     @background("inputs")
@@ -137,13 +144,15 @@ class MonitorScreen(RunActionScreen):
 
     def _tick(self) -> None:
         """Let the clock go on between two readings."""
-        if self.state.live and self.is_current:
+        if self.state.live and self.is_seen:
             self._show_head()
             if not self.state.history.steps:
                 self._show_start()
 
     def _show(self) -> None:
-        """Bring every pane to the present state; each paints only when its content changed."""
+        """Bring every pane to the present state; each paints only when its content changed, and where it can be seen."""
+        if not self.is_seen:
+            return
         state = self.state
         with self.app.batch_update():
             self._show_head()

@@ -75,7 +75,7 @@ class RunsScreen(RunActionScreen):
         self._look()
 
     def _look_if_seen(self) -> None:
-        if self.is_current:
+        if self.is_seen:
             self._look()
 
     @background("look")
@@ -84,6 +84,8 @@ class RunsScreen(RunActionScreen):
 
     @on(RunsListed)
     def _show(self, message: RunsListed) -> None:
+        if not self.is_seen:
+            return  # it is read anew when it is shown again
         self._runs = {summary.run.id: summary.run for summary in message.runs}
         live = sum(summary.standing in LIVE for summary in message.runs)
         self.show_title(aside=Content.styled(f"{live} going on · {len(message.runs)} in all", "$muted"))
