@@ -11,6 +11,8 @@ from ..engine.planner import plan_recipe
 from ..engine.runs.directory import find_run
 from ..engine.runs.launch import launch
 from ..engine.runs.lineage import clone_of, plain_name
+from ..engine.runs.terms import Terms
+from ..engine.runs.waiting import machine_in_turn
 from ..foundation.clock import process_age_seconds
 from ..foundation.files import write_atomically
 from ..foundation.home import runs_folder
@@ -21,6 +23,7 @@ from .gpus_argument import add_gpus, wished_gpus
 from .parser import add_json, print_json
 from .recipe_argument import add_changes, changed_by
 from .table import gib_text, render_table, seconds_text
+from .terms_argument import add_terms, when_told, wished_terms
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--save", metavar="FILE", help="write its recipe into this TOML file")
     parser.add_argument("--fetch", action="store_true", help="fetch what is on the Hub and not here, without asking")
     add_gpus(parser)
+    add_terms(parser)
     parser.add_argument("--follow", action="store_true", help="print the started run's lines until it ends")
     add_json(parser)
 
@@ -41,6 +45,9 @@ def run(arguments: argparse.Namespace) -> int:
     found = differences(before, recipe)
     waiting = make_plannable(recipe, arguments.fetch)
     machine = inspect_machine(runs_folder())
+    terms = wished_terms(arguments, Terms())
+    if terms.waits:
+        machine = machine_in_turn(machine)
     plan = plan_recipe(recipe, machine, wish=wished_gpus(arguments, machine))
     if not arguments.json:
         print(changes_text(found))
@@ -56,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.start:
         fetch_rest(waiting, arguments.fetch)
         seconds = None if waiting else process_age_seconds()
-        started = launch(recipe, plan, plain_name(parent), seconds, lineage=clone_of(parent, recipe))
+        started = launch(recipe, plan, plain_name(parent), seconds, terms, clone_of(parent, recipe))
     if arguments.json:
         print_json(
             {
@@ -67,10 +74,11 @@ def run(arguments: argparse.Namespace) -> int:
                 "total_steps": plan.total_steps,
                 "predicted": plan.prediction and asdict(plan.prediction),
                 "run": started and started.id,
+                "terms": asdict(terms),
             }
         )
     elif started:
-        print(f"{started.id} is running. Follow it: tunewright attach {started.id}")
+        print(f"{started.id} begins{when_told(terms)}. Follow it: tunewright attach {started.id}")
     else:
         print("Nothing is started yet: the same with --start does.")
     if arguments.follow and started and not arguments.json:

@@ -8,11 +8,13 @@ from typing import Any
 
 from ..engine.runs.directory import find_run
 from ..engine.runs.extend import Extensible, extend, look_at
+from ..engine.runs.terms import Terms
 from ..engine.schedule import Choice
 from ..foundation.errors import TunewrightError
 from .attach import exit_status, follow_in_lines
 from .parser import add_json, print_json
 from .table import render_table, seconds_text
+from .terms_argument import add_terms, when_told, wished_terms
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--accept-changes", action="store_true", help="extend although rows, libraries or cards are not what they were"
     )
+    add_terms(parser)
     parser.add_argument("--follow", action="store_true", help="print its lines until it ends")
     add_json(parser)
 
@@ -37,14 +40,15 @@ def run(arguments: argparse.Namespace) -> int:
     found = look_at(find_run(arguments.name))
     steps = found.steps_of(arguments.steps, arguments.epochs)
     ways = found.choices(steps, arguments.peak, arguments.warmup_steps)
+    terms = wished_terms(arguments, Terms())
     chosen = next((way for way in ways if way.name == arguments.schedule), None)
     if not arguments.json:
         print(_text(found, ways if chosen is None else (chosen,), steps))
-    started = extend(found, chosen, arguments.accept_changes) if chosen else None
+    started = extend(found, chosen, arguments.accept_changes, terms) if chosen else None
     if arguments.json:
-        print_json(_described(found, ways, chosen, steps) | {"run": started and started.id})
+        print_json(_described(found, ways, chosen, steps) | {"run": started and started.id, "terms": asdict(terms)})
     elif started:
-        print(f"{started.id} is running. Follow it: tunewright attach {started.id}")
+        print(f"{started.id} goes on{when_told(terms)}. Follow it: tunewright attach {started.id}")
     else:
         raise TunewrightError(
             "Schedule not chosen",

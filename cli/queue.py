@@ -9,8 +9,8 @@ from typing import Any
 
 from ..engine.runs.directory import RunDirectory, find_run, is_live, standing
 from ..engine.runs.events import follow
-from ..engine.runs.launch import begin_now, stop
-from ..engine.runs.queue import Ticket, names_told, shared_folder, tickets, to_front
+from ..engine.runs.launch import begin_now, bring_forward, stop
+from ..engine.runs.queue import Ticket, names_told, shared_folder, tickets
 from ..foundation.errors import TunewrightError
 from .parser import add_json, print_json
 from .table import gib_text, paragraph, render_table, seconds_text
@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     found = _waiting_run(arguments.name)
     match arguments.verb:
         case "front":
-            to_front(found.id)
+            bring_forward(found)
             said = "has the first of your places in the queue"
         case "now":
             begin_now(found)

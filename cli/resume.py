@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 from ..engine.runs.directory import find_run
 from ..engine.runs.launch import resume
@@ -11,7 +11,7 @@ from ..engine.runs.terms import read_terms
 from .attach import exit_status, follow_in_lines
 from .parser import add_json, print_json
 from .slurm import pass_signals_on
-from .terms_argument import add_terms, wished_terms
+from .terms_argument import add_terms, when_told, wished_terms
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -19,8 +19,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--accept-changes", action="store_true", help="go on although rows, libraries or cards are not what they were"
     )
-    add_terms(parser)
-    parser.add_argument("--now", action="store_true", help="begin at once, though it was started to wait")
+    add_terms(parser, again=True)
     parser.add_argument("--follow", action="store_true", help="print its lines until it ends")
     add_json(parser)
 
@@ -28,14 +27,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     found = find_run(arguments.name)
     before = read_terms(found)
-    terms = wished_terms(arguments, replace(before, queue=False, wait_for_memory=False) if arguments.now else before)
+    terms = wished_terms(arguments, before)
     step = resume(found, arguments.accept_changes, terms if terms != before else None)
     if arguments.json:
         print_json({"run": found.id, "from_step": step, "terms": asdict(terms)})
     else:
         where = f"from step {step}" if step else "from the start: it had saved nothing yet"
-        when = ", once its turn has come" if terms.queue else ", once its memory is free" if terms.waits else ""
-        print(f"{found.id} goes on {where}{when}. `tunewright attach {found.id}` follows it.")
+        print(f"{found.id} goes on {where}{when_told(terms)}. `tunewright attach {found.id}` follows it.")
     if arguments.follow and not arguments.json:
         pass_signals_on(found)
         follow_in_lines(found)

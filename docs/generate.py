@@ -283,8 +283,7 @@ def long() -> str:
     said = (
         f"Measured by `make bench-runs` on {of['machine']}: {of['steps']:,} steps, {of['events_mib']:,} MiB of events, a fold of "
         f"{of['fold_kib']:,} KiB. The load is that of other work at the time, which what stands on the clock suffers from. The trainer's "
-        "stand-in tells 20 steps a second; where no core is idle, it loses what followers take, and no niceness changes that: they ask for "
-        "less than the share that the nicest have."
+        "stand-in tells 20 steps a second; where no core is idle, it loses what followers take."
     )
     return said + "\n\n" + "\n".join(rows)
 

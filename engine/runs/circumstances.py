@@ -53,12 +53,13 @@ class Difference:
 class OtherCircumstances(TunewrightError):
     """A run would go on as another run; nobody has agreed to that yet."""
 
-    def __init__(self, run: RunDirectory, differences: tuple[Difference, ...]) -> None:
+    def __init__(self, run: RunDirectory, differences: tuple[Difference, ...], command: str = "") -> None:
+        """Say what differs, and with which `command` one agrees; a resume unless it is named."""
         self.differences = differences
         super().__init__(
             "Not the same circumstances",
             f"{run.id} would not go on as the run that it was. " + "; ".join(map(str, differences)) + ".",
-            f"Put back what was changed, or agree: `tunewright resume {run.id} --accept-changes`.",
+            f"Put back what was changed, or agree: `tunewright {command or f'resume {run.id}'} --accept-changes`.",
         )
 
 

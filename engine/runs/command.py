@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import getpass
 import json
 import os
-import pwd
 import signal
 import socket
 import time
@@ -18,6 +16,7 @@ from typing import Any
 
 from ...foundation.errors import TunewrightError, explain_os_error
 from ...foundation.text import one_line
+from ...foundation.users import user_name
 from .directory import RunDirectory
 from .events import Status, newest_events
 
@@ -43,7 +42,7 @@ class Commander:
     @classmethod
     def own(cls, doing: str) -> Commander:
         """Return this process as the one that commands."""
-        return cls(_user(), os.getpid(), _terminal(), socket.gethostname(), doing, time.time())
+        return cls(user_name(os.getuid()), os.getpid(), _terminal(), socket.gethostname(), doing, time.time())
 
     def __str__(self) -> str:
         where = f"pid {self.pid}, {self.terminal}"
@@ -127,28 +126,16 @@ def _commanded(run: RunDirectory) -> TunewrightError:
 
 
 def _not_ours(run: RunDirectory, error: OSError) -> TunewrightError:
-    owner = _owner(run)
-    if error.errno not in (errno.EACCES, errno.EPERM) or owner in ("", _user()):
+    owner = os.getuid()
+    with contextlib.suppress(OSError):
+        owner = run.path.stat().st_uid
+    if error.errno not in (errno.EACCES, errno.EPERM) or owner == os.getuid():
         return explain_os_error(error, run.path, "Commanding")
     return TunewrightError(
         "Run of another user",
-        f"{run.id} belongs to {owner}, and only they can command it.",
+        f"{run.id} belongs to {user_name(owner)}, and only they can command it.",
         f"`tunewright attach {run.path}` follows it.",
     )
-
-
-def _owner(run: RunDirectory) -> str:
-    try:
-        return pwd.getpwuid(run.path.stat().st_uid).pw_name
-    except (OSError, KeyError):
-        return ""
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a container's user without a name
-        return str(os.getuid())
 
 
 def _terminal() -> str:

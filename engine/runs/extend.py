@@ -26,6 +26,7 @@ from .events import Best, Eval, EventLog, Notice, Step, read_events
 from .launch import start
 from .lineage import Lineage, changes_between, plain_name, write_lineage
 from .pinned import commits_of, pin
+from .terms import Terms, write_terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +105,8 @@ def look_at(run: RunDirectory) -> Extensible:
     return Extensible(run, recipe, plan, last.step, last.step / last.epoch if last.epoch else 1.0, rate, pace)
 
 
-def extend(found: Extensible, choice: Choice, agreed: bool = False) -> RunDirectory:
-    """Start the run that goes on where a finished one ended, and return it; raises TunewrightError.
+def extend(found: Extensible, choice: Choice, agreed: bool = False, terms: Terms | None = None) -> RunDirectory:
+    """Start the run that goes on where a finished one ended, at once or as `terms` say, and return it; raises TunewrightError.
 
     Where circumstances are not what they were, somebody has to have `agreed`: raises OtherCircumstances.
     """
@@ -113,7 +114,13 @@ def extend(found: Extensible, choice: Choice, agreed: bool = False) -> RunDirect
     with commanding(parent, "extend"):
         changed = differences(parent)
         if changed and not agreed:
-            raise OtherCircumstances(parent, changed)
+            added = choice.extension
+            raise OtherCircumstances(
+                parent,
+                changed,
+                f"extend {parent.id} --steps {added.steps} --schedule {choice.name} --peak {added.peak:g} "
+                f"--warmup-steps {added.warmup_steps}",
+            )
         recipe, plan = found.extended(choice.extension)
         require_here(recipe)
         kept = _checkpoints(parent, found.after)
@@ -142,6 +149,8 @@ def extend(found: Extensible, choice: Choice, agreed: bool = False) -> RunDirect
         message += " Agreed to: " + "; ".join(map(str, changed)) + "."
     log.append(Notice(level="info", title="Extended", message=message))
     log.close()
+    if terms is not None:
+        write_terms(run, terms)
     start(run)
     return run
 

@@ -22,6 +22,7 @@ from .directory import RunDirectory, create_run, is_live, list_runs, standing
 from .events import EventLog, Measured, Notice
 from .lineage import Lineage, write_lineage
 from .pinned import commits_of, pin
+from .queue import to_front
 from .terms import Terms, read_terms, write_terms
 from .unit import OWN_UNITS
 
@@ -148,13 +149,13 @@ def require_resumable(run: RunDirectory) -> None:
         )
 
 
-def require_same(run: RunDirectory, agreed: bool) -> None:
-    """Refuse to go on under other circumstances that nobody has `agreed` to: raises OtherCircumstances."""
+def require_same(run: RunDirectory, agreed: bool, command: str = "") -> None:
+    """Refuse to go on under other circumstances that nobody has `agreed` to: raises OtherCircumstances, which names the `command`."""
     for read in (run.recipe, run.plan):  # a supervisor could not tell that they cannot be read
         read()
     if changed := differences(run):
         if not agreed:
-            raise OtherCircumstances(run, changed)
+            raise OtherCircumstances(run, changed, command)
         log = EventLog(run.events_file)
         told = "; ".join(map(str, changed))
         log.append(
@@ -177,9 +178,16 @@ def start_again(run: RunDirectory, terms: Terms | None = None) -> int:
 
 def begin_now(run: RunDirectory) -> None:
     """Let a waiting run begin as things are, at its next look; raises TunewrightError when it does not wait."""
-    if (now := standing(run)) != "queued":
-        raise TunewrightError("Run does not wait", f"{run.id} is {now}.", "`tunewright queue` lists what waits.")
-    write_terms(run, replace(read_terms(run), queue=False, wait_for_memory=False))
+    with commanding(run, "begin"):
+        if (now := standing(run)) != "queued":
+            raise TunewrightError("Run does not wait", f"{run.id} is {now}.", "`tunewright queue` lists what waits.")
+        write_terms(run, replace(read_terms(run), queue=False, wait_for_memory=False))
+
+
+def bring_forward(run: RunDirectory) -> None:
+    """Give a waiting run the first place that its user has in the queue; raises TunewrightError."""
+    with commanding(run, "move"):
+        to_front(run.id)
 
 
 @dataclass(frozen=True, slots=True)

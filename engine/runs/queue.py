@@ -23,6 +23,7 @@ from typing import Any, Literal, cast
 from ...foundation.errors import TunewrightError, explain_os_error
 from ...foundation.home import home
 from ...foundation.text import one_line
+from ...foundation.users import user_name
 from ..plan import Plan
 from .directory import RunDirectory, boot_id
 
@@ -80,16 +81,6 @@ class Ticket:
     def name(self) -> str:
         """The ticket's file."""
         return f"{PREFIX}{self.number:08d}-{self.token}"
-
-
-def user_name(uid: int) -> str:
-    """Return the name of a user, or the number where there is no name."""
-    import pwd
-
-    try:
-        return one_line(pwd.getpwuid(uid).pw_name, 40)
-    except KeyError:
-        return str(uid)
 
 
 def resources_of(plan: Plan) -> frozenset[str]:

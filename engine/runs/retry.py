@@ -12,6 +12,7 @@ from .command import commanding
 from .directory import RunDirectory, is_live, standing
 from .events import EventLog, Notice
 from .launch import require_same, start_again
+from .terms import Terms
 
 ATTEMPTS = "attempts"
 """The folder for the checkpoints and exports of attempts that were not gone on from."""
@@ -73,15 +74,15 @@ def why_failed(run: RunDirectory) -> Failure:
     return Failure(one_line(title, 200) or reason, message, remedy, step if isinstance(step, int) else None)
 
 
-def retry(run: RunDirectory, from_start: bool = False, agreed: bool = False) -> Retrial:
+def retry(run: RunDirectory, from_start: bool = False, agreed: bool = False, terms: Terms | None = None) -> Retrial:
     """Try a failed run again and return why it had failed and where it goes on; raises TunewrightError.
 
-    From the start, what it had saved is put aside and kept. Where circumstances are not what they were, somebody has to
+    From the start, what it had saved is put aside and kept. It keeps to the terms that it was started with, unless others are given. Where circumstances are not what they were, somebody has to
     have `agreed`: raises OtherCircumstances.
     """
     with commanding(run, "retry"):
         failure = why_failed(run)
-        require_same(run, agreed)
+        require_same(run, agreed, f"retry {run.id}{' --from-start' if from_start else ''}")
         try:
             if from_start:
                 set_aside(run)
@@ -91,7 +92,7 @@ def retry(run: RunDirectory, from_start: bool = False, agreed: bool = False) -> 
         how = "from its start" if from_start else "from its last good checkpoint"
         log.append(Notice(level="info", title="Tried again", message=f"{failure.said}. It is tried again {how}."))
         log.close()
-        return Retrial(failure, start_again(run))
+        return Retrial(failure, start_again(run, terms))
 
 
 def set_aside(run: RunDirectory) -> None:

@@ -14,6 +14,7 @@ from tunewright.engine.runs.directory import RunDirectory
 from tunewright.engine.runs.events import EventLog, Gpu, Status, encode
 from tunewright.engine.runs.extend import Extensible
 from tunewright.engine.runs.retry import Retrial, why_failed
+from tunewright.engine.runs.terms import Terms, write_terms
 from tunewright.engine.schedule import Choice
 from tunewright.foundation.errors import TunewrightError
 from tunewright.tui.app import TunewrightApp
@@ -236,10 +237,10 @@ async def test_a_run_is_paused_when_that_is_agreed(runs: Path, monkeypatch: pyte
 
 
 async def test_a_failed_run_is_tried_again_from_where_one_says(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tried: list[bool] = []
+    tried: list[tuple[bool, bool]] = []
 
-    def again(run: RunDirectory, from_start: bool = False, agreed: bool = False) -> Retrial:
-        tried.append(from_start)
+    def again(run: RunDirectory, from_start: bool, agreed: bool, terms: Terms) -> Retrial:
+        tried.append((from_start, terms.queue))
         return Retrial(why_failed(run), 0 if from_start else 90)
 
     monkeypatch.setattr("tunewright.engine.runs.retry.retry", again)
@@ -256,8 +257,8 @@ async def test_a_failed_run_is_tried_again_from_where_one_says(runs: Path, monke
         await until(pilot, lambda: "goes on from step 90" in shown(pilot))
         await pilot.press("t")
         await until(pilot, lambda: "Try the run again?" in shown(pilot))
-        await pilot.press("right", "enter")
-        await until(pilot, lambda: tried == [False, True])
+        await pilot.press("right", "down", "right", "enter")
+        await until(pilot, lambda: tried == [(False, False), (True, True)])
 
 
 async def test_a_run_like_another_is_made_in_the_wizard(runs: Path) -> None:
@@ -286,7 +287,7 @@ async def test_a_run_under_other_circumstances_goes_on_when_that_is_agreed(
     changed = (Difference("torch", "2.13.0", "2.14.0"), Difference("rows", "1a2b3c", "[/4d5e6f]\x1b[31m"))
     resumed: list[bool] = []
 
-    def resume(run: RunDirectory, agreed: bool = False) -> int:
+    def resume(run: RunDirectory, agreed: bool, terms: Terms | None) -> int:
         resumed.append(agreed)
         if not agreed:
             raise OtherCircumstances(run, changed)
@@ -312,13 +313,28 @@ async def test_a_run_under_other_circumstances_goes_on_when_that_is_agreed(
         assert resumed == [False, False, True]
 
 
+async def test_a_run_is_resumed_in_turn(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    resumed: list[Terms | None] = []
+    monkeypatch.setattr("tunewright.engine.runs.launch.resume", lambda run, agreed, terms: resumed.append(terms) or 7)
+    run = record_run(runs, "kept", training_events(20), "stopped")
+    write_terms(run, Terms(nice=5))
+    app = TunewrightApp()
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
+        await pilot.press("2")
+        await until(pilot, lambda: "stopped" in shown(pilot))
+        await pilot.press("w")
+        await until(pilot, lambda: "When it begins" in shown(pilot) and "Resume (enter)" in shown(pilot))
+        await pilot.press("right", "enter")
+        await until(pilot, lambda: resumed == [Terms(nice=5, queue=True)])
+
+
 async def test_the_learning_rate_is_stated_before_a_run_is_extended(
     runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     extended: list[str] = []
 
-    def extend(found: Extensible, way: Choice, agreed: bool = False) -> RunDirectory:
-        extended.append(f"{way.name} {way.extension.steps} {way.extension.peak}")
+    def extend(found: Extensible, way: Choice, agreed: bool, terms: Terms) -> RunDirectory:
+        extended.append(f"{way.name} {way.extension.steps} {way.extension.peak} {terms.wait_for_memory}")
         return found.run
 
     monkeypatch.setattr("tunewright.engine.runs.extend.extend", extend)
@@ -337,9 +353,10 @@ async def test_the_learning_rate_is_stated_before_a_run_is_extended(
         app.screen.query_one("#steps", Field).value = "40"
         app.screen.query_one("#schedule", ChoiceLine).choose("constant")
         app.screen.query_one("#peak", Field).value = "1e-4"
+        app.screen.query_one("#begin", ChoiceLine).choose("wait")
         await until(pilot, lambda: "0.0001" in shown(pilot))
         await pilot.press("enter")
-        await until(pilot, lambda: extended == ["constant 40 0.0001"])
+        await until(pilot, lambda: extended == ["constant 40 0.0001 True"])
 
 
 async def test_what_cannot_be_done_ends_in_the_dialog(runs: Path) -> None:

@@ -17,7 +17,9 @@ from .frame import FramedScreen
 
 if TYPE_CHECKING:
     from ...engine.runs.extend import Extensible
+    from ...engine.runs.terms import Terms
     from ...engine.schedule import Choice
+    from ..widgets.retry_dialog import Retrying
 
 
 class RunActionScreen(FramedScreen):
@@ -70,9 +72,9 @@ class RunActionScreen(FramedScreen):
 
     @background("change")
     def _to_front(self, run: RunDirectory) -> None:
-        from ...engine.runs.queue import to_front
+        from ...engine.runs.launch import bring_forward
 
-        to_front(run.id)
+        bring_forward(run)
         deliver(self, RunChanged("The run has the first of your places in the queue."))
 
     def action_begin(self) -> None:
@@ -90,11 +92,25 @@ class RunActionScreen(FramedScreen):
         if (run := self.chosen_run()) is not None:
             self._resume(run)
 
+    def action_resume_when(self) -> None:
+        """Ask when the run is to go on, and how it is to give way."""
+        from ...engine.runs.terms import read_terms
+        from ..widgets.terms_dialog import TermsDialog
+
+        if (run := self.chosen_run()) is None:
+            return
+
+        def answered(terms: Terms | None) -> None:
+            if terms is not None:
+                self._resume(run, terms)
+
+        self.app.push_screen(TermsDialog(read_terms(run), verb="Resume"), answered)
+
     @background("change")
-    def _resume(self, run: RunDirectory, agreed: bool = False) -> None:
+    def _resume(self, run: RunDirectory, terms: Terms | None = None, agreed: bool = False) -> None:
         from ...engine.runs.launch import resume
 
-        self._go_on(run, lambda: resume(run, agreed), lambda: self._resume(run, True))
+        self._go_on(lambda: resume(run, agreed, terms), lambda: self._resume(run, terms, True), terms)
 
     @background("why")
     def action_retry(self) -> None:
@@ -105,21 +121,23 @@ class RunActionScreen(FramedScreen):
 
     @on(RunFailedBefore)
     def _ask_where_to_begin(self, message: RunFailedBefore) -> None:
+        from ...engine.runs.terms import read_terms
         from ..widgets.retry_dialog import RetryDialog
 
-        def answered(begin: str | None) -> None:
-            if begin is not None:
-                self._retry(message.run, begin == "start")
+        def answered(how: Retrying | None) -> None:
+            if how is not None:
+                self._retry(message.run, how)
 
-        self.app.push_screen(RetryDialog(message.failure), answered)
+        self.app.push_screen(RetryDialog(message.failure, read_terms(message.run)), answered)
 
     @background("change")
-    def _retry(self, run: RunDirectory, from_start: bool, agreed: bool = False) -> None:
+    def _retry(self, run: RunDirectory, how: Retrying, agreed: bool = False) -> None:
         from ...engine.runs.retry import retry
 
-        self._go_on(run, lambda: retry(run, from_start, agreed).step, lambda: self._retry(run, from_start, True))
+        begin = partial(retry, run, how.from_start, terms=how.terms)
+        self._go_on(lambda: begin(agreed=agreed).step, lambda: self._retry(run, how, True), how.terms)
 
-    def _go_on(self, run: RunDirectory, begin: Callable[[], int], agreed: Callable[[], object]) -> None:
+    def _go_on(self, begin: Callable[[], int], agreed: Callable[[], object], terms: Terms | None) -> None:
         """Have a run go on, and say from which step; under other circumstances `agreed` is called once they are."""
         from ...engine.runs.circumstances import OtherCircumstances
 
@@ -128,7 +146,17 @@ class RunActionScreen(FramedScreen):
         except OtherCircumstances as other:
             deliver(self, CircumstancesChanged(tuple(map(str, other.differences)), agreed))
             return
-        deliver(self, RunChanged(f"The run goes on from step {step}." if step else "The run begins from its start."))
+        when = (
+            " once its turn has come"
+            if terms and terms.queue
+            else " once its memory is free"
+            if terms and terms.waits
+            else ""
+        )
+        deliver(
+            self,
+            RunChanged(f"The run goes on from step {step}{when}." if step else f"The run begins from its start{when}."),
+        )
 
     @on(CircumstancesChanged)
     def _ask_about_changes(self, message: CircumstancesChanged) -> None:
@@ -152,22 +180,22 @@ class RunActionScreen(FramedScreen):
     def _ask_how_to_extend(self, message: RunLookedAt) -> None:
         from ..widgets.extend_dialog import ExtendDialog
 
-        def answered(way: Choice | None) -> None:
-            if way is not None:
-                self._extend(message.found, way)
+        def answered(wished: tuple[Choice, Terms] | None) -> None:
+            if wished is not None:
+                self._extend(message.found, *wished)
 
         self.app.push_screen(ExtendDialog(message.found), answered)
 
     @background("change")
-    def _extend(self, found: Extensible, way: Choice, agreed: bool = False) -> None:
+    def _extend(self, found: Extensible, way: Choice, terms: Terms, agreed: bool = False) -> None:
         from ...engine.runs.circumstances import OtherCircumstances
         from ...engine.runs.extend import extend
 
         try:
-            made = extend(found, way, agreed)
+            made = extend(found, way, agreed, terms)
         except OtherCircumstances as other:
             told = tuple(map(str, other.differences))
-            deliver(self, CircumstancesChanged(told, lambda: self._extend(found, way, True)))
+            deliver(self, CircumstancesChanged(told, lambda: self._extend(found, way, terms, True)))
             return
         deliver(self, RunLaunched(made))
 

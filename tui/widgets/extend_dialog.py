@@ -10,11 +10,13 @@ from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Input
 
+from ...engine.runs.terms import Terms
 from ...foundation.errors import TunewrightError
 from ...foundation.text import clean, one_line
 from .choice_line import Choice, ChoiceLine
 from .field import Field
 from .form_dialog import FormDialog, labelled
+from .terms_dialog import BEGIN, beginning
 
 if TYPE_CHECKING:
     from ...engine.runs.extend import Extensible
@@ -27,8 +29,8 @@ SCHEDULES = (
 )
 
 
-class ExtendDialog(FormDialog["Way | None"]):
-    """Shows what the learning rate would do; the answer is the chosen way."""
+class ExtendDialog(FormDialog["tuple[Way, Terms] | None"]):
+    """Shows what the learning rate would do; the answer is the chosen way, and when the run begins."""
 
     verb = "Extend"
 
@@ -46,6 +48,7 @@ class ExtendDialog(FormDialog["Way | None"]):
         yield ChoiceLine("rate", SCHEDULES, "continue", id="schedule")
         yield labelled("peak", Field("", "its own, or such as 1e-4", "peak"))
         yield labelled("warm-up", Field("", "its own, or a number of steps", "warmup"))
+        yield ChoiceLine("begin", BEGIN, "now", id="begin")
 
     def on_mount(self) -> None:
         self._show()
@@ -81,4 +84,4 @@ class ExtendDialog(FormDialog["Way | None"]):
         if isinstance(way, str):
             self.say(way)
         else:
-            self.dismiss(way)
+            self.dismiss((way, beginning(Terms(), self.query_one("#begin", ChoiceLine).value)))

@@ -35,18 +35,28 @@ PREEMPTION = (
 )
 
 
+def begin_of(terms: Terms) -> str:
+    """Return the choice of `BEGIN` that stands for `terms`."""
+    return "queue" if terms.queue else "wait" if terms.wait_for_memory else "now"
+
+
+def beginning(terms: Terms, begin: str) -> Terms:
+    """Return `terms` with the choice `begin` of `BEGIN`."""
+    return replace(terms, queue=begin == "queue", wait_for_memory=begin == "wait")
+
+
 class TermsDialog(FormDialog[Terms | None]):
     """Shows the terms in a line each; the answer is the chosen ones."""
 
-    def __init__(self, terms: Terms) -> None:
+    def __init__(self, terms: Terms, verb: str = "Accept") -> None:
+        self.verb = verb
         super().__init__("When it begins", Content.styled("← → change a line, ↑ ↓ go to another.", "$muted"))
         self.terms = terms
 
     def compose_form(self) -> Iterator[Widget]:
         terms = self.terms
-        begin = "queue" if terms.queue else "wait" if terms.wait_for_memory else "now"
         hours = terms.wait_at_most_hours
-        yield ChoiceLine("begin", BEGIN, begin, id="begin")
+        yield ChoiceLine("begin", BEGIN, begin_of(terms), id="begin")
         yield ChoiceLine("at most", LONGEST, "" if hours is None else f"{hours:g}", id="longest")
         yield ChoiceLine("nice", NICE, str(terms.nice), id="nice")
         yield ChoiceLine("pre-emption", PREEMPTION, "always" if terms.watch_preemption else "", id="preemption")
@@ -57,9 +67,7 @@ class TermsDialog(FormDialog[Terms | None]):
         }
         self.dismiss(
             replace(
-                self.terms,
-                queue=chosen["begin"] == "queue",
-                wait_for_memory=chosen["begin"] == "wait",
+                beginning(self.terms, chosen["begin"]),
                 wait_at_most_hours=float(chosen["longest"]) if chosen["longest"] else None,
                 nice=int(chosen["nice"]),
                 watch_preemption=bool(chosen["preemption"]),

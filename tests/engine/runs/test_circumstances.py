@@ -119,7 +119,7 @@ def test_what_has_changed_is_named_and_needs_consent(
     assert [each.what for each in differences(run)] == [what]
     with pytest.raises(OtherCircumstances, match=what) as refused:
         resume(run)
-    assert f"resume {run.id} --accept-changes" in refused.value.remedy
+    assert f"`tunewright resume {run.id} --accept-changes`" in refused.value.remedy
     assert not is_live(run)
 
 

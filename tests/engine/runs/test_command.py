@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
 import signal
@@ -23,6 +22,7 @@ from tunewright.engine.runs.retry import ATTEMPTS, retry, why_failed
 from tunewright.engine.runs.supervise import Supervisor
 from tunewright.foundation.errors import TunewrightError
 from tunewright.foundation.files import write_atomically
+from tunewright.foundation.users import user_name
 
 HOLDER = """
 import sys
@@ -86,7 +86,7 @@ def test_the_second_terminal_is_told_who_commands_and_a_killed_one_commands_no_l
         error = answer(second)["error"]
         assert second.returncode == 2
         assert error["title"] == "Another terminal commands this run"
-        assert f"{getpass.getuser()} (pid {holder.pid}, " in error["message"]
+        assert f"{user_name(os.getuid())} (pid {holder.pid}, " in error["message"]
         assert "is about to stop it" in error["message"]
     holder.kill()
     holder.wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,12 +14,14 @@ import pytest
 from tunewright.cli.recipe_argument import change_recipe
 from tunewright.engine.machine import inspect_machine
 from tunewright.engine.planner import plan_recipe
+from tunewright.engine.runs.circumstances import CIRCUMSTANCES_FILE, observe
 from tunewright.engine.runs.directory import RunDirectory, create_run, find_run, is_live, standing
 from tunewright.engine.runs.events import Notice, Step, follow, read_events
 from tunewright.engine.runs.extend import look_at
 from tunewright.engine.runs.launch import launch
 from tunewright.engine.runs.lineage import lineage_of
 from tunewright.engine.runs.supervise import read_history
+from tunewright.engine.runs.terms import read_terms
 from tunewright.foundation.errors import TunewrightError
 from tunewright.recipes.model import Recipe
 from tunewright.recipes.registry import open_registry
@@ -91,10 +94,13 @@ def test_an_extended_run_takes_the_steps_of_the_longer_one_and_leaves_the_old_on
     assert code == 2 and "Schedule not chosen" in told
     for name in ("continue", "constant", "rewarm"):
         assert name in told
-    code, told = extend(parent.id, "--steps", str(MORE), "--schedule", "rewarm", "--warmup-steps", "2", "--json")
+    code, told = extend(
+        parent.id, "--steps", str(MORE), "--schedule", "rewarm", "--warmup-steps", "2", "--nice", "1", "--json"
+    )
     assert code == 0, told
     described = json.loads(told)
     made = wait(find_run(described["run"]))
+    assert described["terms"]["nice"] == read_terms(made).nice == 1
     assert described["hash"] == made.recipe().hash() != described["hash_before"] == parent.recipe().hash()
 
     whole = train(made.recipe(), "whole")  # the recipe alone says all
@@ -137,6 +143,11 @@ def test_only_what_has_come_to_its_end_is_extended(tmp_path: Path, state: str) -
     for steps, epochs in ((None, None), (1, 1.0), (0, None), (None, 0.001)):
         with pytest.raises(TunewrightError, match="How much more"):
             found.steps_of(steps, epochs)
+    (run.path / CIRCUMSTANCES_FILE).write_text(json.dumps(observe(run) | {"torch": "1.0"}))
     code, told = extend(run.id, "--steps", "2", "--schedule", "constant")
+    assert code == 2 and "torch: 1.0 when the run began" in told
+    agreed = shlex.split(" ".join(told.split()).partition("or agree: `")[2].partition("`")[0])
+    assert agreed[:3] == ["tunewright", "extend", run.id] and agreed[-1] == "--accept-changes"
+    code, told = extend(*agreed[2:])
     assert code == 2 and "no checkpoint any more" in told
     assert [each.name for each in run.path.parent.iterdir()] == [run.id]

@@ -22,12 +22,21 @@ from tunewright.engine.machine import Machine, inspect_machine
 from tunewright.engine.plan import Plan
 from tunewright.engine.planner import plan_recipe
 from tunewright.engine.runs import queue
-from tunewright.engine.runs.directory import ProcessIdentity, RunDirectory, create_run, is_live, list_runs, standing
+from tunewright.engine.runs.command import commanding
+from tunewright.engine.runs.directory import (
+    ProcessIdentity,
+    RunDirectory,
+    create_run,
+    find_run,
+    is_live,
+    list_runs,
+    standing,
+)
 from tunewright.engine.runs.events import Event, Status, follow
-from tunewright.engine.runs.launch import begin_now, launch, resume_interrupted, stop, was_interrupted
+from tunewright.engine.runs.launch import begin_now, bring_forward, launch, resume_interrupted, stop, was_interrupted
 from tunewright.engine.runs.queue import PREFIX, Place, before, holders_of, holders_told, tickets, to_front
 from tunewright.engine.runs.supervise import read_history
-from tunewright.engine.runs.terms import Terms
+from tunewright.engine.runs.terms import Terms, read_terms
 from tunewright.engine.runs.waiting import needed_gib, read_wait
 from tunewright.foundation.errors import TunewrightError
 from tunewright.recipes.model import Recipe
@@ -385,6 +394,10 @@ def test_a_waiting_run_begins_at_once_when_its_user_says_so(
     run = launch(*prepared, "queued", terms=QUICK)
     begun.append(run)
     wait(run, is_queued)
+    with commanding(run, "stop"):
+        for verb in (begin_now, bring_forward, stop):
+            with pytest.raises(TunewrightError, match="is about to stop it"):
+                verb(run)
     begin_now(run)
     wait(run, is_running)
     with pytest.raises(TunewrightError, match="does not wait"):
@@ -393,6 +406,25 @@ def test_a_waiting_run_begins_at_once_when_its_user_says_so(
     stop(run)
     wait_until(lambda: not is_live(run))
     assert standing(run) == "stopped"
+
+
+@pytest.mark.parametrize("verb", ["clone", "retry", "resume"])
+def test_every_way_to_start_a_run_can_wait_for_its_turn(
+    hold: Callable[..., subprocess.Popen[str]], prepared: tuple[Recipe, Plan], begun: list[RunDirectory], verb: str
+) -> None:
+    hold("other")
+    run = create_run(*prepared, "before")
+    run.result_file.write_text(json.dumps({"state": "failed", "reason": "it was so"}))
+    start = ["--start"] if verb == "clone" else []
+    command = [sys.executable, "-m", "tunewright", verb, run.id, *start, "--queue", "--nice", "3", "--json"]
+    told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    begun.append(made := find_run(told["run"]))
+    assert (told["terms"]["queue"], told["terms"]["nice"]) == (True, 3)
+    assert read_terms(made) == Terms(queue=True, nice=3)
+    wait(made, is_queued)
+    stop(made)
+    wait_until(lambda: not is_live(made))
+    assert standing(made) == "stopped"
 
 
 @pytest.mark.parametrize("job", [True, False], ids=["in-a-job", "elsewhere"])
