@@ -166,7 +166,11 @@ def require_same(run: RunDirectory, agreed: bool, command: str = "") -> None:
 
 
 def start_again(run: RunDirectory, terms: Terms | None = None) -> int:
-    """Start a supervisor for a run that has ended, and return the step that it goes on from; raises TunewrightError."""
+    """Start a supervisor for a run that has ended, and return the step that it goes on from; raises TunewrightError.
+
+    The supervisor reads the checkpoint through once more: it may begin hours later, when the run's turn has come, and what
+    is told here has to be a step whose bytes are whole.
+    """
     checkpoint, _ = newest_good(run.checkpoints)
     if terms is not None:
         write_terms(run, terms)

@@ -46,6 +46,8 @@ from .waiting import Patience, needed_gib
 SHOWN_CHANGES = 3
 LOOK_SECONDS = 5.0
 """Between two looks at the run's own files."""
+GIVE_UP_SECONDS = 60.0
+"""How long the trainer may take to save and end when its supervisor cannot go on."""
 SEVERAL_GPUS = {
     # NVLink's multicast needs rights over the switch that shared machines withhold: a program that tries it there can
     # hang, or take the GPUs out of service. Rings over the same links cost little more.
@@ -260,6 +262,23 @@ class Supervisor:
         processes = Processes(socket.gethostname(), boot_id(), own, trainer, self.detached_by)
         write_atomically(self.run.process_file, processes.to_json())
 
+    def give_up(self, error: TunewrightError) -> int:
+        """End the trainer, if there is one, and have the run end as failed: its supervisor cannot go on; returns the exit status."""
+        if self.trainer is not None and self.trainer.poll() is None:
+            self.trainer.send_signal(stop_signal(self.run.plan()))
+            try:
+                self.trainer.wait(GIVE_UP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.trainer.kill()
+                self.trainer.wait()
+        release_reserve(self.run)
+        self.log.append(Notice(level="error", title=error.title, message=error.message, remedy=error.remedy))
+        try:
+            self._conclude(outcome.REFUSED)
+        except (TunewrightError, OSError) as another:  # the run's files take nothing at all
+            print(another, file=sys.stderr)
+        return EXIT_CODE
+
     def _conclude(self, code: int) -> int:
         """Say how the run ended: a last event, then the result."""
         self.over.set()
@@ -437,7 +456,7 @@ def main(arguments: list[str]) -> int:
     except (TunewrightError, OSError) as error:  # whoever starts the run shows what is printed last
         told = explain_os_error(error, run.path, "Writing") if isinstance(error, OSError) else error
         print(told, file=sys.stderr)
-        return EXIT_CODE
+        code = supervisor.give_up(told)
     from .recording import record_at_the_end  # which reads histories by this module
 
     record_at_the_end(run)

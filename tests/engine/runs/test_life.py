@@ -225,6 +225,48 @@ def test_a_disk_that_fills_while_saving_stops_the_run_with_a_clear_word(tmp_path
     assert ended.stdout.splitlines()[-2:] == ["failed: The disk is full: 2", "True []"], ended.stdout + ended.stderr
 
 
+FULL_AS_THE_TRAINER_STARTS = """
+import os, subprocess, sys
+from pathlib import Path
+folder = Path(sys.argv[1])
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", folder], check=True)
+os.environ["TUNEWRIGHT_HOME"] = str(folder)
+from tunewright.cli.recipe_argument import change_recipe
+from tunewright.engine.machine import inspect_machine
+from tunewright.engine.planner import plan_recipe
+from tunewright.engine.runs import supervise
+from tunewright.engine.runs.directory import create_run, standing
+from tunewright.recipes.registry import open_registry
+with open_registry() as registry:
+    recipe = registry.get("starter-lora").recipe
+run = create_run(recipe, plan_recipe(recipe, inspect_machine(folder)), "full")
+trainers = []
+class Supervisor(supervise.Supervisor):
+    def _write_processes(self, trainer):
+        if trainer is not None:
+            trainers.append(trainer)
+            try:
+                with (folder / "filler").open("wb", buffering=0) as filler:
+                    while filler.write(bytes(4096)):
+                        pass
+            except OSError:
+                pass
+        super()._write_processes(trainer)
+supervise.Supervisor = Supervisor
+status = supervise.main([str(run.path)])
+result = run.result()
+print(standing(run), result["error"]["title"], status, [each.alive for each in trainers], sep=": ")
+"""
+
+
+@pytest.mark.skipif(not can_mount(), reason="needs a file system of its own (unshare -rm, mount)")
+def test_a_disk_that_is_full_as_the_trainer_starts_fails_the_run(tmp_path: Path) -> None:
+    """Who trains cannot be written down: a trainer that nobody knows of would go on, and the run would count as lost."""
+    command = ["unshare", "-rm", sys.executable, "-c", FULL_AS_THE_TRAINER_STARTS, str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=200, check=True)
+    assert ended.stdout.splitlines()[-1:] == ["failed: The disk is full: 2: [False]"], ended.stdout + ended.stderr
+
+
 def test_a_finished_run_is_not_resumed_and_a_quiet_one_not_stopped(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "runs" / "20260101-000000-x")
     with pytest.raises(TunewrightError, match="cannot be resumed"):
