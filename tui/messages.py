@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from ..recipes.finding import Found
     from ..recipes.model import Recipe
     from ..recipes.registry import Entry
-    from ..recipes.sharing import Arrival, Shipment
     from .follow import Reading
     from .run_summary import RunSummary
 
@@ -128,12 +127,12 @@ class Unsaved(Message):
 
 @dataclass
 class TextReady(Message):
-    """A text to be shown; with a subject, what is to be agreed to."""
+    """A text to be shown; with a verb, what is to be agreed to, and what is done then."""
 
     title: str
     text: Content
     verb: str = ""
-    subject: tuple[Entry | None, Shipment | Arrival] | None = None
+    agreed: Callable[[], object] | None = None
 
 
 @dataclass

@@ -6,9 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...foundation.errors import TunewrightError
-from ...foundation.files import read_text, write_atomically
-from ...foundation.text import clean, one_line
+from ...foundation.files import write_atomically
+from ...foundation.text import clean
 from ...recipes.interchange import FORMATS
 from ...recipes.registry import open_registry
 from ..parser import add_json, print_json
@@ -16,8 +15,6 @@ from ..table import paragraph, render_table
 
 if TYPE_CHECKING:
     from ...recipes.interchange.ledger import Imported
-
-LARGEST_FILE_BYTES = 1 << 20
 
 
 def configure_import(parser: argparse.ArgumentParser) -> None:
@@ -34,19 +31,14 @@ def configure_import(parser: argparse.ArgumentParser) -> None:
 
 def run_import(arguments: argparse.Namespace) -> int:
     """Import the file and return the exit status."""
-    from ...recipes.interchange.conversion import import_recipe
+    from ...recipes.interchange.conversion import import_file, keep_imported
 
-    if not 1 <= arguments.gpus <= 65_536:
-        raise TunewrightError("Not a number of GPUs", f"{arguments.gpus} is none.", "Such as --gpus 8.")
     path = Path(arguments.file).expanduser()
-    text = read_text(path, limit_bytes=LARGEST_FILE_BYTES)
-    imported = import_recipe(
-        text, str(path), arguments.format, arguments.gpus, arguments.model or "", arguments.data or ""
-    )
-    toml = imported.recipe.to_toml()
+    imported = import_file(path, arguments.format, arguments.gpus, arguments.model or "", arguments.data or "")
     if arguments.name:
         with open_registry() as registry:
-            registry.add(toml, arguments.name, origin="import", note=f"imported from {one_line(path.name, 100)}")
+            keep_imported(registry, imported, arguments.name, path)
+    toml = imported.recipe.to_toml()
     if arguments.out:
         write_atomically(Path(arguments.out).expanduser(), toml)
     if arguments.json:
@@ -62,18 +54,13 @@ def run_import(arguments: argparse.Namespace) -> int:
 
 def account(imported: Imported) -> str:
     """Return what became of every key, as text: warnings first."""
+    from ...recipes.interchange.ledger import account_of
+
     parts = [paragraph(f"! {each}", hanging="  ") for each in imported.warnings]
-    mapped = [(each.key, _shown(each.value), each.field, _shown(each.became)) for each in imported.mapped]
-    defaulted = [(each.field, _shown(each.value), each.because) for each in imported.defaulted]
-    dropped = [(each.key, _shown(each.value), each.reason) for each in imported.dropped]
+    mapped, defaulted, dropped = account_of(imported)
     tables = [
         render_table(("KEY", "THERE", "FIELD", "HERE"), mapped) if mapped else "",
         render_table(("DEFAULTED", "HERE", "BECAUSE"), defaulted) if defaulted else "",
         render_table(("DROPPED", "THERE", "BECAUSE"), dropped) if dropped else "",
     ]
     return "\n\n".join(["\n".join(parts)] * bool(parts) + [each for each in tables if each])
-
-
-def _shown(value: object) -> str:
-    text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else "" if value is None else str(value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-    return one_line(text, 32)

@@ -7,18 +7,25 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import PurePath
-from typing import Any, cast
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any, cast
 
 import yaml
 
 from ...foundation.errors import TunewrightError, nearest
+from ...foundation.files import read_text
 from ...foundation.text import one_line
 from ..model import Recipe
 from . import FORMATS, TARGETS, FormatName, axolotl, llama_factory, oumi, scripts, torchtune, trl, unsloth
 from .ledger import Imported, Ledger
 from .reading import read_values
 
+if TYPE_CHECKING:
+    from ..records import Entry
+    from ..registry import Registry
+
+LARGEST_FILE_BYTES = 1 << 20
+MOST_GPUS = 65_536
 _TITLES: dict[FormatName, str] = {
     "axolotl": axolotl.TOOL, "llamafactory": llama_factory.TOOL, "torchtune": torchtune.TOOL, "trl": trl.TOOL,
     "unsloth": unsloth.TOOL, "oumi": oumi.TOOL,
@@ -90,6 +97,19 @@ def import_recipe(
         "sources": [one_line(f"{file or 'configuration'} of {_TITLES[chosen]}, sha256 {digest}", 400)],
     }
     return ledger.finish(chosen, card)
+
+
+def import_file(path: Path, format_: str | None = None, gpus: int = 1, model: str = "", data: str = "") -> Imported:
+    """Return the recipe that the configuration in the file at `path` means, as `import_recipe` does; raises TunewrightError."""
+    if not 1 <= gpus <= MOST_GPUS:
+        raise TunewrightError("Not a number of GPUs", f"{gpus} is none.", "Such as 8.")
+    return import_recipe(read_text(path, limit_bytes=LARGEST_FILE_BYTES), str(path), format_, gpus, model, data)
+
+
+def keep_imported(registry: Registry, imported: Imported, name: str, path: Path) -> Entry:
+    """Keep what was imported from the file at `path` in the registry under `name`; raises TunewrightError."""
+    note = f"imported from {one_line(path.name, 100)}"
+    return registry.add(imported.recipe.to_toml(), name, origin="import", note=note)
 
 
 def _read(chosen: str, values: dict[str, Any], gpus: int, text: str, name: str, model: str) -> Ledger:

@@ -68,6 +68,29 @@ class Imported:
         }
 
 
+Line = tuple[str, ...]
+
+
+def account_of(imported: Imported) -> tuple[list[Line], list[Line], list[Line]]:
+    """Return what became of every key, as cells of text: mapped (key, there, field, here), defaulted (field, here, why), dropped (key, there, why)."""
+    mapped = [(each.key, brief(each.value), each.field, brief(each.became)) for each in imported.mapped]
+    defaulted = [(each.field, brief(each.value), each.because) for each in imported.defaulted]
+    dropped = [(each.key, brief(each.value), each.reason) for each in imported.dropped]
+    return (
+        [tuple(map(one_line, line)) for line in mapped],
+        [tuple(map(one_line, line)) for line in defaulted],
+        [tuple(map(one_line, line)) for line in dropped],
+    )
+
+
+def brief(value: object) -> str:
+    """Return a value in a few characters."""
+    if isinstance(value, (list, tuple)):
+        return one_line(", ".join(map(str, cast("Sequence[object]", value))), 32)
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return "" if value is None else one_line(text, 32)
+
+
 class Ledger:
     """The keys of one file of a rival's, each taken once, and the recipe that grows out of them."""
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from textual.pilot import Pilot
+from textual.widgets import Static
 from tunewright.recipes.registry import open_registry
 from tunewright.tui.app import TunewrightApp
+from tunewright.tui.widgets.field import Field
+from tunewright.tui.widgets.row_list import RowList
 
 from .recorded import settle, shown, until
 
@@ -104,3 +107,72 @@ async def test_a_recipe_goes_out_and_comes_in_as_a_strangers(runs: Path, tmp_pat
         await until(pilot, lambda: "A stranger's: read" not in shown(pilot))
         with open_registry() as registry:
             assert registry.get(pulled.name).accepted
+
+
+AXOLOTL = """\
+base_model: tunewright/starter
+datasets:
+  - path: rows.jsonl
+    type: chat_template
+adapter: lora
+lora_r: 8
+lora_alpha: 16
+sequence_len: 512
+micro_batch_size: 2
+gradient_accumulation_steps: 4
+num_epochs: 2
+learning_rate: 2e-4
+wandb_project: "\\e]0;owned\\a[red]mine[/red]"
+"""
+
+
+async def test_another_tools_file_comes_in_after_it_was_shown(runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "Mine (2).yml").write_text(AXOLOTL)
+    async with TunewrightApp().run_test(size=WIDE) as pilot:
+        await open_library(pilot)
+        await pilot.press("i")
+        pilot.app.screen.query_one("#file", Field).value = str(tmp_path / "Mine (2).yml")
+        await pilot.press("enter")
+        await until(pilot, lambda: "Keep this?" in shown(pilot))
+        said = pilot.app.screen.query_one(".dialog-text Static", Static).render().plain  # type: ignore[union-attr]
+        assert "Read as a configuration of axolotl" in said
+        assert "lora_r = 8 → method.rank = 8" in said
+        assert "Not in the file" in said and "training.optimizer" in said
+        assert "wandb_project = [red]mine[/red]" in said and "\x1b" not in said
+        with open_registry() as registry:
+            assert len(registry.list()) == 3
+        await pilot.press("y")
+        await until(pilot, lambda: "Keep the recipe" in shown(pilot))
+        await pilot.press("enter")
+        await until(pilot, lambda: "4 recipes" in shown(pilot))
+        with open_registry() as registry:
+            made = registry.get("mine-2")
+            assert (made.origin, made.recipe.training.global_batch) == ("import", 8)
+        assert pilot.app.screen.chosen_entry().name == made.name  # type: ignore[attr-defined]
+
+
+async def test_a_file_that_is_no_configuration_is_refused(runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "other.yml").write_text("colour: red\n")
+    async with TunewrightApp().run_test(size=WIDE) as pilot:
+        await open_library(pilot)
+        for name, said in (("other.yml", "Format not recognised"), ("none.yml", "File not found")):
+            await pilot.press("i")
+            pilot.app.screen.query_one("#file", Field).value = str(tmp_path / name)
+            await pilot.press("enter")
+            await until(pilot, lambda said=said: said in shown(pilot))
+            await pilot.press("escape")
+
+
+async def test_a_recipe_is_written_for_another_tool(runs: Path, tmp_path: Path) -> None:
+    path = tmp_path / "out.yml"
+    async with TunewrightApp().run_test(size=WIDE) as pilot:
+        await open_library(pilot)
+        pilot.app.screen.query_one(RowList).choose("starter-lora")
+        await pilot.press("x")
+        pilot.app.screen.query_one("#file", Field).value = str(path)
+        await pilot.press("enter")
+        await until(pilot, lambda: "for axolotl" in shown(pilot))
+        assert not path.exists()
+        await pilot.press("y")
+        await until(pilot, path.exists)
+        assert "base_model: tunewright/starter" in path.read_text()

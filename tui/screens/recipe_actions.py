@@ -1,7 +1,9 @@
-"""What can be done with a recipe of the library: narrow the list, edit, fork, compare, accept, remove, publish and pull."""
+"""What can be done with recipes of the library: narrow, edit, fork, compare, accept, remove, share, and exchange with other tools."""
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from textual import on
@@ -16,9 +18,11 @@ from ..widgets.choice_line import Choice, ChoiceLine
 from ..widgets.confirm_dialog import ConfirmDialog
 from ..widgets.dialog import Dialog
 from ..widgets.field import Field
+from ..widgets.path_field import PathSuggester
 from .frame import FramedScreen
 
 if TYPE_CHECKING:
+    from ...recipes.interchange.ledger import Imported
     from ...recipes.registry import Entry
 
 ANY = Choice("", "any")
@@ -35,6 +39,14 @@ HERE = (
     ANY,
     Choice("fits", "fits", "the planner says that it fits this machine"),
     Choice("proven", "proven", "it ran on a card like this"),
+)
+
+
+CONFIGURATIONS = (".yaml", ".yml", ".json")
+"""How the names of files end that other tools are configured with."""
+LOSSES = (
+    Choice("no", "refused", "where it would be another run there"),
+    Choice("yes", "written all the same", "even where it would be another run there"),
 )
 
 
@@ -213,7 +225,8 @@ class RecipeActionScreen(FramedScreen):
 
         with open_registry() as registry:
             shipment = prepare(registry, entry, parse_remote(place))
-        deliver(self, TextReady("Publish this?", Content(shipment_text(shipment)), "Publish", (entry, shipment)))
+        text = Content(shipment_text(shipment))
+        deliver(self, TextReady("Publish this?", text, "Publish", lambda: self._send(entry, shipment)))
 
     @background("share")
     def _send(self, entry: Entry, shipment: Any) -> None:
@@ -241,7 +254,8 @@ class RecipeActionScreen(FramedScreen):
 
         with open_registry() as registry:
             arrival = fetch(registry, parse_remote(place))
-        deliver(self, TextReady("Keep this?", Content(arrival_text(arrival)), "Keep", (None, arrival)))
+        text = Content(arrival_text(arrival))
+        deliver(self, TextReady("Keep this?", text, "Keep", lambda: self._keep(arrival)))
 
     @background("share")
     def _keep(self, arrival: Any) -> None:
@@ -252,21 +266,114 @@ class RecipeActionScreen(FramedScreen):
             kept = keep(registry, arrival)
         deliver(self, RecipesChanged(f"{kept.name} is here, as a stranger's: a accepts it.", kept.name))
 
+    def action_import_recipe(self) -> None:
+        from ...recipes.interchange import FORMATS
+
+        formats = (Choice("", "guessed", "told from its keys"), *(Choice(each, each) for each in FORMATS))
+        file = Field("", "the tool's YAML or JSON file", "file", PathSuggester((), CONFIGURATIONS))
+        lines = (
+            ("file", file),
+            ChoiceLine("whose it is", formats, id="format"),
+            ("GPUs", Field("1", "how many it was written for: rows of a step grow with them", "gpus")),
+            ("model", Field("", "where the file names none", "model")),
+            ("data", Field("", "where the file names none, or several", "data")),
+        )
+        said = "What becomes of every key is shown first; nothing is kept before that."
+        self.app.push_screen(AskDialog("Import a recipe", said, "Read", lines), self._import_if)
+
+    def _import_if(self, values: dict[str, str] | None) -> None:
+        if values and values["file"]:
+            self._import(values)
+
+    @background("exchange")
+    def _import(self, values: dict[str, str]) -> None:
+        from ...recipes.interchange.conversion import import_file
+        from .recipe_words import account_text
+
+        path = Path(values["file"]).expanduser()
+        gpus = int(values["gpus"]) if values["gpus"].isdecimal() and len(values["gpus"]) < 9 else 0
+        imported = import_file(path, values["format"] or None, gpus, values["model"], values["data"])
+        text = account_text(imported)
+        deliver(self, TextReady("Keep this?", text, "Name it", lambda: self._name_imported(imported, path)))
+
+    def _name_imported(self, imported: Imported, path: Path) -> None:
+        slug = re.sub(r"[^a-z0-9._-]+", "-", path.stem.casefold()).strip("-._")[:60]
+        name = Field(slug, "small letters, digits, dashes", "name")
+        said = "A recipe of your own; one that has this name already gets a new edition."
+        dialog = AskDialog("Keep the recipe", said, "Keep", (("its name", name),))
+
+        def named(values: dict[str, str] | None) -> None:
+            if values is not None:
+                self._keep_imported(imported, path, values["name"])
+
+        self.app.push_screen(dialog, named)
+
+    @background("change")
+    def _keep_imported(self, imported: Imported, path: Path, name: str) -> None:
+        from ...recipes.interchange.conversion import keep_imported
+        from ...recipes.registry import open_registry
+
+        with open_registry() as registry:
+            made = keep_imported(registry, imported, name, path)
+        deliver(self, RecipesChanged(f"{made.name} is here: e edits it, enter starts the wizard with it.", made.name))
+
+    def action_export_recipe(self) -> None:
+        if (entry := self.chosen_entry()) is None:
+            return
+        from ...recipes.interchange import TARGETS
+
+        lines = (
+            ChoiceLine("for", tuple(Choice(each, each) for each in TARGETS), TARGETS[0], id="target"),
+            ("file", Field("", "where it is written; empty shows it only", "file", PathSuggester(()))),
+            ChoiceLine("with a loss", LOSSES, "no", id="loss"),
+        )
+        said = f"{one_line(entry.name, 60)} as another tool reads it, or as a script that needs nothing of ours."
+        dialog = AskDialog("Export", said, "Show", lines)
+
+        def chosen(values: dict[str, str] | None) -> None:
+            if values is not None:
+                self._export(entry, values)
+
+        self.app.push_screen(dialog, chosen)
+
+    @background("exchange")
+    def _export(self, entry: Entry, values: dict[str, str]) -> None:
+        from ...foundation.files import write_atomically
+        from ...recipes.interchange.conversion import export_recipe
+        from .recipe_words import export_text
+
+        exported = export_recipe(entry.recipe, values["target"], values["loss"] == "yes")
+        path = Path(values["file"]).expanduser() if values["file"] else None
+        text = export_text(exported, path)
+        title = f"{one_line(entry.name, 40)} for {exported.format}"
+        if path is None:
+            deliver(self, TextReady(title, text))
+            return
+
+        def write() -> None:
+            try:
+                write_atomically(path, exported.text)
+            except TunewrightError as error:
+                self.post_message(Failed(error))
+            else:
+                self.app.notify(f"Written to {one_line(str(path), 200)}.", markup=False)
+
+        deliver(self, TextReady(title, text, "Write", write))
+
     @on(TextReady)
     def _show_text(self, message: TextReady) -> None:
         """Show what was asked for, or ask whether to go on with it."""
-        if message.subject is None:
+        agreed = message.agreed
+        if agreed is None:
             self.app.push_screen(Dialog[None](message.title, message.text))
             return
-        entry, subject = message.subject
+        dialog = ConfirmDialog(message.title, message.text, message.verb)
 
-        def answered(agreed: bool | None) -> None:
-            if agreed and entry is not None:
-                self._send(entry, subject)
-            elif agreed:
-                self._keep(subject)
+        def answered(agrees: bool | None) -> None:
+            if agrees:
+                agreed()
 
-        self.app.push_screen(ConfirmDialog(message.title, message.text.plain, message.verb), answered)
+        self.app.push_screen(dialog, answered)
 
     @on(RecipesChanged)
     def _tell_change(self, message: RecipesChanged) -> None:

@@ -11,9 +11,13 @@ from ...foundation.text import clean, one_line
 from ..figures import duration, plural
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ...engine.fitting import Fit
     from ...recipes.comparing import Difference
     from ...recipes.finding import Found
+    from ...recipes.interchange.conversion import Exported
+    from ...recipes.interchange.ledger import Imported
     from ...recipes.records import Edition
     from ...recipes.sharing import Arrival, Shipment
 
@@ -102,3 +106,40 @@ def arrival_text(arrival: Arrival) -> str:
         arrival.parcel.toml,
     ]
     return "\n\n".join(filter(None, parts))
+
+
+def account_text(imported: Imported) -> Content:
+    """Return what became of every key of another tool's file: warnings, what was dropped, what that tool's defaults are, and what was taken."""
+    from ...recipes.interchange.ledger import account_of
+
+    mapped, defaulted, dropped = account_of(imported)
+    text = Content.assemble(
+        ("Read as a configuration of ", "$muted"), imported.format,
+        (f": {len(mapped)} keys taken, {len(defaulted)} by default, {len(dropped)} dropped.\n", "$muted"),
+    )  # fmt: skip
+    for warning in imported.warnings:
+        text += Content.assemble(("! ", "$warning"), one_line(warning, 600), "\n")
+    if dropped:
+        text += Content.styled("\nDropped\n", "bold $accent")
+        for key, there, why in dropped:
+            text += Content.assemble((f"{key} = {there}", "bold"), (f"  {why}\n", "$muted"))
+    if defaulted:
+        text += Content.styled("\nNot in the file\n", "bold $accent")
+        for field, here, why in defaulted:
+            text += Content.assemble((f"{field} = {here or '—'}", "bold"), (f"  {why}\n", "$muted"))
+    if mapped:
+        text += Content.styled("\nTaken\n", "bold $accent")
+        for key, there, field, here in mapped:
+            text += Content.assemble((f"{key} = {there}", "$muted"), " → ", (f"{field} = {here or '—'}\n", "bold"))
+    return text
+
+
+def export_text(exported: Exported, path: Path | None) -> Content:
+    """Return a recipe as another tool reads it, below what this does not carry."""
+    text = Content("")
+    if path is not None:
+        there = ", in the place of what is there now" if path.exists() else ""
+        text += Content(f"To {one_line(str(path), 300)}{there}.\n")
+    for warning in exported.warnings:
+        text += Content.assemble(("! ", "$warning"), one_line(warning, 600), "\n")
+    return text + "\n" + clean(exported.text).rstrip()

@@ -15,8 +15,8 @@ from .dialog import Dialog
 class ConfirmDialog(Dialog[bool | None]):
     """Asks a question; True is the answer when it was agreed to."""
 
-    def __init__(self, title: str, text: str, verb: str) -> None:
-        super().__init__(title, Content(text))
+    def __init__(self, title: str, text: str | Content, verb: str) -> None:
+        super().__init__(title, Content(text) if isinstance(text, str) else text)
         self.verb = verb
 
     def compose_buttons(self) -> Iterator[Widget]:
