@@ -13,7 +13,7 @@ HAS_GPU := $(shell nvidia-smi -L 2>/dev/null | grep -c '^GPU')
 EXTRA   := $(if $(filter-out 0,$(HAS_GPU)),[gpu],)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test test-fast test-gpu lint types contracts check docs snapshots bench bench-data bench-report bench-runs torture wheel clean
+.PHONY: help install install-dev demo test test-fast test-gpu lint types contracts check docs snapshots bench bench-data bench-report bench-runs bench-start torture wheel clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -92,6 +92,9 @@ bench-data: $(STAMPS)/installed-dev  ## audit a million rows, and 268 files with
 
 bench-runs: $(STAMPS)/installed-dev  ## open and follow a run of a million steps (10 minutes)
 	$(BIN)/python benchmarks/long_runs.py --out benchmarks/long_runs.json
+
+bench-start: $(STAMPS)/installed-dev  ## how soon the interface is there, beside a bare Textual app (5 minutes)
+	$(BIN)/python benchmarks/first_screen.py --out benchmarks/first_screen.json
 
 torture: $(STAMPS)/installed-dev  ## kill runs, fill disks and drop terminals, and compare what comes out (two hours on 2 cores)
 	$(BIN)/python benchmarks/torture.py --out benchmarks/torture.json

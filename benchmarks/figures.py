@@ -7,21 +7,17 @@ tables are generated.
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
 import os
-import pty
-import select
 import shutil
-import signal
 import statistics
-import struct
 import subprocess
 import sys
 import tempfile
-import termios
 import time
 from pathlib import Path
+
+from terminal import Terminal
 
 TUNEWRIGHT = shutil.which("tunewright") or str(Path(sys.executable).with_name("tunewright"))
 FIGURES = Path(__file__).with_name("figures.json")
@@ -39,24 +35,13 @@ def seconds_of(*arguments: str) -> float:
     return round(statistics.median(times[1:]), 3)
 
 
-def seconds_to_first_paint(columns: int = 120, lines: int = 40) -> float:
+def seconds_to_first_paint() -> float:
     """Return the median seconds from starting `tunewright` in a terminal until its first screen is there."""
     times: list[float] = []
     for _ in range(REPEATS + 1):
-        started = time.perf_counter()
-        child, terminal = pty.fork()
-        if child == 0:
-            os.environ["TERM"] = "xterm-256color"
-            os.execv(TUNEWRIGHT, [TUNEWRIGHT])
-        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-        seen = b""
-        while b"This machine" not in seen:
-            assert select.select([terminal], [], [], 20)[0], "nothing was painted"
-            seen += os.read(terminal, 65536)
-        times.append(time.perf_counter() - started)
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        os.close(terminal)
+        terminal = Terminal("-m", "tunewright")
+        times.append(terminal.wait("This machine"))
+        terminal.close()
     return round(statistics.median(times[1:]), 3)
 
 

@@ -10,21 +10,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
-import pty
-import select
 import signal
 import socket
 import statistics
-import struct
 import subprocess
 import sys
 import tempfile
-import termios
-import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from terminal import Terminal
 from tunewright.cli.recipe_argument import change_recipe
 from tunewright.engine.machine import inspect_machine
 from tunewright.engine.planner import plan_recipe
@@ -44,8 +39,6 @@ from tunewright.recipes.registry import open_registry
 STEP_SECONDS = 0.05
 LAG_SHARE = 0.009
 """Of the steps, taken since the fold was last kept: about the most that there can be."""
-SIZE = (40, 120)
-"""Lines and columns of the monitor's terminal."""
 BLOCK = bytes(2**20)
 """What the stand-in for a trainer hashes, over and over, in as many threads as it keeps cores busy."""
 ROUNDS = 10
@@ -143,6 +136,7 @@ def opening(run: RunDirectory, steps: int) -> dict[str, Any]:
         **named("runs_show", show),
         **named("attach", attach),
         **named("monitor", monitor),
+        **named("monitor_from_list", timed(lambda: open_from_list(run, steps))),
     }
 
 
@@ -185,53 +179,33 @@ def call(*arguments: str, until: bytes | None = None) -> Taken:
     return taken, used.ru_utime + used.ru_stime
 
 
-class Terminal:
-    """A terminal with the monitor in it, as somebody who follows a run has."""
-
-    def __init__(self, run: RunDirectory) -> None:
-        self.seen = b""
-        self.began = time.perf_counter()
-        pid, self._descriptor = pty.fork()
-        if pid == 0:
-            os.environ["TERM"] = "xterm-256color"
-            os.execv(sys.executable, [sys.executable, "-m", "tunewright", "attach", run.id])
-        fcntl.ioctl(self._descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", *SIZE, 0, 0))
-        self.process = psutil.Process(pid)
-        self._ended = threading.Event()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        while not self._ended.is_set():
-            if select.select([self._descriptor], [], [], 0.1)[0]:
-                try:
-                    self.seen = self.seen[-200_000:] + os.read(self._descriptor, 65536)
-                except OSError:
-                    return
-
-    def wait(self, text: bytes, seconds: float = 120.0) -> float:
-        """Return after how many seconds `text` was seen."""
-        while text not in self.seen:
-            if time.perf_counter() - self.began > seconds or not self.process.is_running():
-                raise SystemExit(f"The monitor does not show {text!r}: {self.seen[-2000:]!r}")
-            time.sleep(0.005)
-        return time.perf_counter() - self.began
-
-    def close(self) -> None:
-        self._ended.set()
-        self._reader.join()
-        self.process.kill()
-        os.waitpid(self.process.pid, 0)
-        os.close(self._descriptor)
-
-
 def open_monitor(run: RunDirectory, steps: int) -> Taken:
     """Open the monitor, until the whole history is on the screen."""
-    terminal = Terminal(run)
+    terminal = monitor_of(run)
     try:
-        return terminal.wait(f"step {steps:,}".encode()), cpu_seconds(terminal.process)
+        return terminal.wait(f"step {steps:,}"), terminal.cpu_seconds()
     finally:
         terminal.close()
+
+
+def open_from_list(run: RunDirectory, steps: int) -> Taken:
+    """Open the monitor from the list of runs of an interface that has been open for a while."""
+    terminal = Terminal("-m", "tunewright")
+    try:
+        terminal.wait("machine")
+        terminal.rest()
+        terminal.press(b"2")
+        terminal.wait(run.id)
+        terminal.rest()
+        before = terminal.cpu_seconds()
+        terminal.press(b"\r")
+        return terminal.wait(f"step {steps:,}"), terminal.cpu_seconds() - before
+    finally:
+        terminal.close()
+
+
+def monitor_of(run: RunDirectory) -> Terminal:
+    return Terminal("-m", "tunewright", "attach", run.id)
 
 
 class Writer:
@@ -283,10 +257,10 @@ def cpu_seconds(process: psutil.Process) -> float:
 @contextlib.contextmanager
 def monitors(run: RunDirectory, number: int) -> Generator[list[Terminal]]:
     """Yield terminals that show the run, once all of them do."""
-    terminals = [Terminal(run) for _ in range(number)]
+    terminals = [monitor_of(run) for _ in range(number)]
     try:
         for each in terminals:
-            each.wait(b"running")
+            each.wait("running")
         yield terminals
     finally:
         for each in terminals:

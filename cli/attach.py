@@ -7,7 +7,6 @@ import sys
 import time
 from typing import TextIO
 
-from ..engine.alerts import read_alerts, terminal_words
 from ..engine.runs.directory import RunDirectory, find_run, is_live
 from ..engine.runs.events import (
     MIB,
@@ -97,6 +96,8 @@ class Ringing:
         """Ring where `event` is an alert that has just been given, and where there is a terminal."""
         if not isinstance(event, Alert) or event.time < self._since or self._stream is None:
             return
+        from ..engine.alerts import read_alerts, terminal_words
+
         try:
             words = terminal_words(read_alerts(), event)
         except TunewrightError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 import json
 import os
@@ -63,14 +64,29 @@ NOUNS: dict[str, Noun] = {
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors have the same three parts as all others."""
+    """An argument parser that imports a command when it is called, and whose errors have the same three parts as all others."""
+
+    def __init__(self, *, load: Callable[[Parser], None] | None = None, **options: Any) -> None:
+        """Make a parser as argparse does; `load` adds its arguments."""
+        super().__init__(**options)
+        self._load = load
+
+    def load(self) -> None:
+        """Add the command's arguments, unless they are there."""
+        load, self._load = self._load, None
+        if load is not None:
+            load(self)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        self.load()
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         raise TunewrightError("Command not understood", f"{message}.", f"`{self.prog} --help` shows the form.")
 
 
-def build_parser(noun: str | None = None) -> Parser:
-    """Return the whole parser; only the arguments of `noun` are loaded (of every noun for None)."""
+def build_parser() -> Parser:
+    """Return the whole parser; each command's arguments are loaded when it is called."""
     parser = Parser(
         prog="tunewright",
         description="A terminal wizard for fine-tuning language models. Without a command it opens the interface.",
@@ -81,12 +97,20 @@ def build_parser(noun: str | None = None) -> Parser:
     parser.add_argument("--traceback", action="store_true", help="on an error, show where in the program it arose")
     commands = parser.add_subparsers(dest="noun", metavar="COMMAND", title="commands", parser_class=Parser)
     for name, entry in NOUNS.items():
-        command = commands.add_parser(name, help=entry.summary, description=entry.sentence, formatter_class=_formatter)
-        if noun is None or noun == name:
-            module = importlib.import_module(f".{entry.module}", __package__)
-            module.configure(command)
-            command.set_defaults(run=module.run)
+        commands.add_parser(
+            name,
+            help=entry.summary,
+            description=entry.sentence,
+            formatter_class=_formatter,
+            load=functools.partial(_load, entry.module),
+        )
     return parser
+
+
+def _load(name: str, command: Parser) -> None:
+    module = importlib.import_module(f".{name}", __package__)
+    module.configure(command)
+    command.set_defaults(run=module.run)
 
 
 def run(arguments: list[str]) -> int:
@@ -98,7 +122,7 @@ def run(arguments: list[str]) -> int:
             suggestion = nearest(name, NOUNS)
             hint = f"Did you mean `tunewright {suggestion}`?" if suggestion else "`tunewright --help` lists them."
             raise TunewrightError("Unknown command", f"There is no command {name!r}.", hint)
-        parsed = build_parser(name).parse_args(arguments)
+        parsed = build_parser().parse_args(arguments)
         action: Callable[[argparse.Namespace], int] = getattr(parsed, "run", _open_interface)
         return action(parsed)
     except TunewrightError as error:

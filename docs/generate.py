@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tunewright.cli.parser import build_parser
+from tunewright.cli.parser import Parser, build_parser
 from tunewright.cli.table import gib_text, percent_text, seconds_text
 from tunewright.engine import activations, flop, gpu_memory, gpu_speed, memory, states
 from tunewright.engine.architectures import FAMILIES
@@ -48,7 +48,8 @@ def commands() -> str:
     )
 
 
-def _parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+def _parsers(parser: Parser) -> Iterator[Parser]:
+    parser.load()
     yield parser
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
@@ -292,6 +293,26 @@ def _slower(of: dict[str, float], what: str) -> str:
     return f"{100 * of[what]:+.1f} % ± {100 * of[f'{what}_error']:.1f}"
 
 
+def opening() -> str:
+    """How soon the interface is there."""
+    of = json.loads((ROOT / "benchmarks" / "first_screen.json").read_text(encoding="utf-8"))
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    from first_screen import NAMES
+
+    rows = ["| What | On the clock | The least | Of a core |", "|---|--:|--:|--:|"]
+    rows += [
+        f"| {NAMES[name]} | {1000 * seconds:.0f} ms | {1000 * of['least_seconds'][name]:.0f} ms "
+        f"| {1000 * of['core_seconds'][name]:.0f} ms |"
+        for name, seconds in of["seconds"].items()
+    ]
+    parts = ", ".join(f"{name} {1000 * seconds:.0f} ms" for name, seconds in of["library_parts_seconds"].items())
+    return (
+        f"Measured by `make bench-start` on {of['machine']}, Python {of['python']}: {of['recipes']:,} recipes with "
+        f"{of['evidence_rows']:,} rows of evidence, and a run of {of['steps']:,} steps. Medians of {of['times']}; the load is that of "
+        f"other work at the time.\n\n" + "\n".join(rows) + f"\n\nOf the library's start: {parts}."
+    )
+
+
 WHO = {"ours": "Tunewright", "trl": "transformers and TRL as they come", "unsloth": "Unsloth and TRL as they come"}
 HOW = {"one": "", "ddp": "DDP", "fsdp2": "FSDP2"}
 LENGTHS = {"chat": "as long as chats", "fixed": "of 2,048 tokens each"}
@@ -418,6 +439,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "several": several,
     "audit": audit,
     "long": long,
+    "opening": opening,
     "findings": findings,
     "formats": formats,
     "accuracy": accuracy,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from importlib.resources import files
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ..foundation.errors import TunewrightError
-from .model import Recipe, parse_recipe
+
+if TYPE_CHECKING:
+    from .model import Recipe
 
 Tables = Any
 """sqlite-utils' Database, whose methods are only partly typed."""
@@ -20,6 +22,8 @@ _SIZE = re.compile(
 
 def find_by_more_than_names(tables: Tables) -> None:
     """1 to 2: editions say objective, licence, size and tier; evidence says more of a run, and is counted."""
+    from .model import parse_recipe
+
     for column in (
         "objective TEXT NOT NULL DEFAULT ''",
         "licence TEXT NOT NULL DEFAULT ''",
@@ -84,8 +88,7 @@ def size_billions(model: str) -> float | None:
 
 def schema() -> str:
     """Return the script that makes an empty registry of the newest version."""
-    package = (__package__ or "").rpartition(".")[0]
-    return (files(package) / "registry.db.sql").read_text(encoding="utf-8")
+    return (Path(__file__).parent.parent / "registry.db.sql").read_text(encoding="utf-8")
 
 
 def statements(script: str) -> Iterator[str]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ..foundation.errors import TunewrightError
 from ..foundation.text import one_line
-from .model import Recipe, parse_recipe
+
+if TYPE_CHECKING:
+    from .model import Recipe
 
 Origin = Literal["built-in", "local", "fork", "import", "hub"]
 Relation = Literal["fork", "import", "derived"]
@@ -55,6 +57,8 @@ class Entry:
 
 @lru_cache(maxsize=256)
 def _parsed(toml: str, name: str) -> Recipe:
+    from .model import parse_recipe
+
     return parse_recipe(toml, origin=name)
 
 

@@ -18,11 +18,12 @@ from .catalogue import built_in, fingerprint
 from .database import Connection, Tables
 from .finding import BUILT_IN, GRADES, LOCAL, NAME, Findings, Found, Query, Tally, count_statement, statement
 from .migrations import facets
-from .model import Recipe, parse_recipe
 from .records import Edition, Entry, Evidence, IndexedRun, Origin, Place, Relation
 
 if TYPE_CHECKING:
     import sqlite3
+
+    from .model import Recipe
 
 __all__ = [
     "BUILT_IN", "LOCAL", "Edition", "Entry", "Evidence", "Findings", "Found", "IndexedRun", "Origin", "Place", "Query",
@@ -145,6 +146,8 @@ class Registry:
             raise TunewrightError(
                 "Name taken", f"{name} is a built-in recipe.", f"Choose another name, such as my-{name}."
             )
+        from .model import parse_recipe
+
         text = clean(text)
         recipe = parse_recipe(text, origin=name)
         with self._connection.writing() as tables:
@@ -361,6 +364,8 @@ class Registry:
         known = self._connection.read("SELECT value FROM facts WHERE name = 'catalogue'")
         if known and known[0]["value"] == fingerprint():
             return
+        from .model import parse_recipe
+
         with self._connection.writing() as tables:
             for name, text in built_in().items():
                 _put(tables, BUILT_IN, name, "built-in", text, parse_recipe(text, origin=name), "", accepted=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.text import Text
@@ -18,7 +20,7 @@ from textual.screen import Screen
 
 from ..foundation.errors import TunewrightError
 from .background import background, deliver, describe_unexpected
-from .keys import MODES, bindings, keys_of
+from .keys import MODES, ModeName, bindings, keys_of
 from .messages import AlertsGiven, Failed, RecipeChosen, RunChanged, RunCloned, RunLaunched, Unsaved
 from .theme import DARK, LIGHT, THEMES
 
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from .screens.frame import FramedScreen
 
 LOOKED_FOR_TERMINAL_SECONDS = 1.0
-
 
 LISTEN_SECONDS = 2.0
 """How often runs are listened to for alerts."""
@@ -61,7 +62,8 @@ class TunewrightApp(App[None]):
     """Tunewright's interface: a reader of machines, recipes and run directories that owns no run."""
 
     TITLE = "tunewright"
-    CSS_PATH = "app.tcss"
+    # All at once: a style sheet that a screen brought with it would have everything that is shown styled anew.
+    CSS_PATH: ClassVar[list[str | PurePath]] = ["app.tcss", *sorted(Path(__file__).parent.glob("screens/*.tcss"))]
     # Screens are imported when they are first shown, so that the first one is there at once.
     MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = {
         "tune": _tune,
@@ -72,8 +74,9 @@ class TunewrightApp(App[None]):
     DEFAULT_MODE = "tune"
     BINDINGS = bindings("Everywhere")  # pyright: ignore[reportAssignmentType]
 
-    def __init__(self, run: RunDirectory | None = None, chat: bool = False) -> None:
-        """Open on the wizard, or on the monitor of `run`, with its chat when `chat` is true."""
+    def __init__(self, run: RunDirectory | None = None, chat: bool = False, mode: ModeName = "tune") -> None:
+        """Open on a mode, or on the monitor of `run`, with its chat when `chat` is true; no other screen is made."""
+        self.DEFAULT_MODE = mode if run is None else "runs"  # pyright: ignore[reportConstantRedefinition, reportAttributeAccessIssue]
         super().__init__()
         self._run = run
         self._chat = chat
@@ -84,6 +87,8 @@ class TunewrightApp(App[None]):
         for theme in THEMES:
             self.register_theme(theme)
         self.theme = DARK.name
+        self._styled_in = self.theme
+        self.stylesheet.set_variables(self.get_css_variables())
 
     async def on_mount(self) -> None:
         threading.Thread(target=self._listen, daemon=True).start()
@@ -91,7 +96,6 @@ class TunewrightApp(App[None]):
             return
         from .screens.monitor import MonitorScreen
 
-        await self.switch_mode("runs")
         self.push_screen(MonitorScreen(self._run))
         if self._chat:
             from .screens.chat import ChatScreen
@@ -142,11 +146,24 @@ class TunewrightApp(App[None]):
     def action_toggle_theme(self) -> None:
         self.theme = LIGHT.name if self.theme == DARK.name else DARK.name
 
+    def refresh_css(self, animate: bool = True) -> None:
+        """Style every screen anew when the theme has changed; Textual asks for it whenever a mode is shown first, too."""
+        if self._styled_in == self.theme:
+            return
+        self._styled_in = self.theme
+        super().refresh_css(animate)
+        for mode in self.MODES.keys() - {self.current_mode}:
+            with contextlib.suppress(KeyError):  # of a mode that has not been shown
+                for screen in self.get_screen_stack(mode):
+                    self.stylesheet.update(screen)
+
     def on_unmount(self) -> None:
         self._leaving.set()
 
     def _listen(self) -> None:
         """Hear what runs alert about, whichever screen is shown; in a thread of its own."""
+        if self._leaving.wait(LISTEN_SECONDS):  # until then, the first screen has the processor to itself
+            return
         from .listening import Listener
 
         listener = Listener()
@@ -267,7 +284,7 @@ def _live_run_names() -> list[str]:
     return [run.id for run in list_runs() if not run.result_file.exists() and is_live(run)]
 
 
-def open_app(run: RunDirectory | None = None, chat: bool = False) -> int:
+def open_app(run: RunDirectory | None = None, chat: bool = False, mode: ModeName = "tune") -> int:
     """Open the interface, on `run` if one is given, and return its exit status; raises TunewrightError without a terminal."""
     if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
         raise TunewrightError(
@@ -276,7 +293,7 @@ def open_app(run: RunDirectory | None = None, chat: bool = False) -> int:
             "Use the commands: tunewright --help",
         )
     threading.Thread(target=_end_with_terminal, args=(sys.stdin.fileno(),), daemon=True, name="terminal").start()
-    app = TunewrightApp(run, chat)
+    app = TunewrightApp(run, chat, mode)
     app.run()
     return app.return_code or 0
 

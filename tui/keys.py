@@ -9,6 +9,7 @@ from typing import Literal
 from textual.binding import Binding
 
 Where = Literal["Everywhere", "Tune", "Data", "Runs", "Monitor", "Chat", "Recipes", "Editor", "Workbench", "Dialogs"]
+ModeName = Literal["tune", "runs", "recipes", "workbench"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +17,7 @@ class Mode:
     """One of the four rooms of the interface."""
 
     key: str
-    name: str
+    name: ModeName
     title: str
     description: str
 

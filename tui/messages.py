@@ -108,6 +108,14 @@ class RecipesListed(Message):
 
 
 @dataclass
+class RecipeRead(Message):
+    """A recipe of the list was read wholly, or cannot be."""
+
+    entry: Entry
+    fault: TunewrightError | None = None
+
+
+@dataclass
 class RecipesChanged(Message):
     """The registry has a recipe that it had not, has it otherwise, or lists it no longer."""
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ..engine.plan import Plan
 from ..engine.runs.curves import Curves
 from ..engine.runs.directory import Standing
 from ..engine.runs.history import History
 from ..engine.runs.waiting import Wait
-from ..recipes.model import Recipe
 from .follow import Reading
+
+if TYPE_CHECKING:
+    from ..recipes.model import Recipe
 
 LIVE: tuple[Standing, ...] = (
     "starting", "queued", "running", "stopping", "pausing", "unresponsive", "elsewhere",

@@ -1,4 +1,4 @@
-"""`tunewright recipes`: one table of verbs.
+"""`tunewright recipes`: one table of verbs; without one it opens the library.
 
 The module of a verb has `configure_VERB(parser)`, which adds arguments, and `run_VERB(arguments) -> int`.
 """
@@ -6,9 +6,10 @@ The module of a verb has `configure_VERB(parser)`, which adds arguments, and `ru
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 
-from ..parser import Noun
+from ..parser import Noun, Parser
 
 VERBS: dict[str, Noun] = {
     "list": Noun("listing", "list the recipes in the registry"),
@@ -32,14 +33,25 @@ VERBS: dict[str, Noun] = {
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verbs and their arguments."""
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs", required=True)
+    parser.set_defaults(run_verb=_open_library)
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
     for name, verb in VERBS.items():
-        module = importlib.import_module(f".{verb.module}", __name__)
-        command = verbs.add_parser(name, help=verb.summary, description=verb.sentence)
-        getattr(module, f"configure_{name}")(command)
-        command.set_defaults(run_verb=getattr(module, f"run_{name}"))
+        load = functools.partial(_load, name)
+        verbs.add_parser(name, help=verb.summary, description=verb.sentence, load=load)
+
+
+def _load(name: str, command: Parser) -> None:
+    module = importlib.import_module(f".{VERBS[name].module}", __name__)
+    getattr(module, f"configure_{name}")(command)
+    command.set_defaults(run_verb=getattr(module, f"run_{name}"))
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Do what `arguments` ask and return the exit status."""
     return arguments.run_verb(arguments)
+
+
+def _open_library(arguments: argparse.Namespace) -> int:
+    from ...tui.app import open_app
+
+    return open_app(mode="recipes")

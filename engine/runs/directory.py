@@ -12,16 +12,18 @@ import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from ...foundation.errors import TunewrightError, explain_os_error, nearest
 from ...foundation.files import open_regular, read_text, write_atomically
 from ...foundation.home import runs_folder
 from ...foundation.text import one_line
-from ...recipes.model import Recipe, read_recipe
 from ..plan import Plan, read_plan, write_plan
 from ..redaction import redact
 from .events import Event, EventLog, Status
+
+if TYPE_CHECKING:
+    from ...recipes.model import Recipe
 
 Standing = Literal[
     "starting", "queued", "running", "stopping", "stopped", "pausing", "paused", "finished", "failed", "unresponsive",
@@ -187,6 +189,8 @@ class RunDirectory:
 
     def recipe(self) -> Recipe:
         """Return the frozen recipe; raises TunewrightError."""
+        from ...recipes.model import read_recipe
+
         return read_recipe(self.recipe_file)
 
     def plan(self) -> Plan:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 
 
 @cache
 def built_in() -> dict[str, str]:
     """Return the TOML text of every built-in recipe by its name, in the order of the names."""
-    texts = {
-        entry.name.removesuffix(".toml"): entry.read_text(encoding="utf-8")
-        for entry in files(__package__ or __name__).iterdir()
-        if entry.name.endswith(".toml")
-    }
-    return dict(sorted(texts.items()))
+    folder = Path(__file__).parent
+    names = sorted(name for name in os.listdir(folder) if name.endswith(".toml"))
+    return {name.removesuffix(".toml"): (folder / name).read_text(encoding="utf-8") for name in names}
 
 
 def fingerprint() -> str:

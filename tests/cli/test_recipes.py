@@ -239,3 +239,8 @@ def test_a_section_is_set_as_a_whole() -> None:
     for wrong in ("method", "nothing=1", '={"kind": "full"}', "method=full"):
         with pytest.raises(TunewrightError):
             change_recipe(recipe, [wrong])
+
+
+def test_without_a_verb_the_library_wants_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipes"]) == 2
+    assert "needs a terminal" in capsys.readouterr().err

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from textual.color import Color
 from textual.widgets import Input
 from tunewright.foundation.errors import TunewrightError
 from tunewright.tui.app import TunewrightApp, open_app
 from tunewright.tui.messages import Failed
 from tunewright.tui.screens.monitor import MonitorScreen
+from tunewright.tui.theme import LIGHT
 from tunewright.tui.widgets.error_dialog import ErrorDialog
 
 from .recorded import finished_events, record_run, settle, shown, training_events, until
@@ -155,3 +157,24 @@ async def test_hostile_text_reaches_no_screen(runs: Path) -> None:
             for segment in strip:
                 meta = segment.style.meta if segment.style else {}
                 assert "@click" not in meta
+
+
+async def test_a_theme_reaches_the_screens_of_every_mode(runs: Path) -> None:
+    async with TunewrightApp(mode="recipes").run_test() as pilot:
+        await settle(pilot)
+        for mode in ("2", "3"):
+            await pilot.press(mode)
+            await settle(pilot)
+        pilot.app.action_toggle_theme()  # pyright: ignore[reportAttributeAccessIssue]
+        await settle(pilot)
+        for mode in ("2", "3", "4"):
+            await pilot.press(mode)
+            await settle(pilot)
+            assert pilot.app.screen.styles.background == Color.parse(LIGHT.background or "")
+
+
+async def test_only_the_asked_mode_is_made(runs: Path) -> None:
+    async with TunewrightApp(mode="recipes").run_test() as pilot:
+        await until(pilot, lambda: "3 recipes" in shown(pilot))
+        with pytest.raises(KeyError):
+            pilot.app.get_screen_stack("tune")

@@ -79,7 +79,6 @@ def start_chat(run: RunDirectory) -> Chat:
 class ChatScreen(FramedScreen):
     """Two columns of answers above one prompt."""
 
-    CSS_PATH = "chat.tcss"
     BINDINGS = bindings("Chat")  # pyright: ignore[reportAssignmentType]
     where = "Chat"
     mode = "runs"

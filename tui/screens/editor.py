@@ -73,7 +73,6 @@ class Foreseen(Message):
 class EditorScreen(FramedScreen):
     """The fields in a list, the chosen one in a line below, its help and the outlook beside them."""
 
-    CSS_PATH = "editor.tcss"
     BINDINGS = bindings("Editor")  # pyright: ignore[reportAssignmentType]
     where = "Editor"
     mode = "recipes"

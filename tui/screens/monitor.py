@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from textual import on, work
 from textual.app import ComposeResult
@@ -12,7 +12,6 @@ from textual.content import Content
 
 from ...engine.plan import Plan
 from ...engine.runs.directory import RunDirectory
-from ...recipes.model import Recipe
 from ..background import background, deliver
 from ..follow import Follower
 from ..keys import bindings
@@ -25,6 +24,9 @@ from .run_actions import RunActionScreen
 from .sample_words import samples
 from .start_words import start
 
+if TYPE_CHECKING:
+    from ...recipes.model import Recipe
+
 PaneName = Literal["samples", "rates", "start", "notices", "console"]
 READING_SECONDS = 0.4
 """How often a history that is still being read is drawn."""
@@ -36,7 +38,6 @@ PANES: tuple[PaneName, ...] = ("samples", "rates", "start", "notices", "console"
 class MonitorScreen(RunActionScreen):
     """Follows one run; leaving it changes nothing for the run."""
 
-    CSS_PATH = "monitor.tcss"
     BINDINGS = bindings("Monitor")  # pyright: ignore[reportAssignmentType]
     where = "Monitor"
     mode = "runs"

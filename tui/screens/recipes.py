@@ -16,7 +16,7 @@ from ...foundation.text import clean, one_line
 from ..background import background, deliver
 from ..figures import plural
 from ..keys import bindings
-from ..messages import Failed, RecipeChosen, RecipesListed
+from ..messages import Failed, RecipeChosen, RecipeRead, RecipesListed
 from ..widgets.field import Field
 from ..widgets.pane import ScrollPane
 from ..widgets.row_list import Column, Row, RowList
@@ -43,7 +43,6 @@ COLUMNS = (
 class RecipesScreen(RecipeActionScreen):
     """A search field above the list, and the chosen recipe in full beside it."""
 
-    CSS_PATH = "recipes.tcss"
     BINDINGS = bindings("Recipes")  # pyright: ignore[reportAssignmentType]
     where = "Recipes"
     mode = "recipes"
@@ -115,19 +114,34 @@ class RecipesScreen(RecipeActionScreen):
 
     @on(OptionList.OptionHighlighted)
     def _read(self) -> None:
-        entry = self.entries.get(self.query_one(RowList).chosen or "")
-        pane = self.query_one("#text", ScrollPane)
-        if entry is None:
-            pane.show(Content.styled("Nothing chosen.", "$muted"))
+        if (entry := self.chosen_entry()) is not None:
+            self.call_after_refresh(self._read_wholly, entry)
+        else:
+            self.query_one("#text", ScrollPane).show(Content.styled("Nothing chosen.", "$muted"))
+
+    @background("text")
+    def _read_wholly(self, entry: Entry) -> None:
+        """Read the recipe itself, which its row in the list does without, as the schema's import is long."""
+        try:
+            assert entry.recipe
+        except TunewrightError as error:  # it was kept by a version that knew other keys
+            deliver(self, RecipeRead(entry, error))
+        else:
+            deliver(self, RecipeRead(entry))
+
+    @on(RecipeRead)
+    def _show_recipe(self, message: RecipeRead) -> None:
+        entry, pane = message.entry, self.query_one("#text", ScrollPane)
+        if (fault := message.fault) is not None:
+            pane.show(Content(f"{fault.title}\n{fault.message}\n{fault.remedy}"))
         else:
             found = self.found.get(entry.name)
             pane.show(lambda width: recipe_text(entry, width, found))
-            pane.scroll_home(animate=False)
+        pane.scroll_home(animate=False)
 
     @on(OptionList.OptionSelected)
     def action_use(self) -> None:
-        entry = self.entries.get(self.query_one(RowList).chosen or "")
-        if entry is None:
+        if (entry := self.chosen_entry()) is None:
             return
         try:
             entry.require_accepted()
@@ -220,15 +234,15 @@ def fields_text(recipe: Recipe, width: int, toml: str, reasons: Mapping[str, str
     """
     from ...recipes.reading import fields
 
-    text, section = Content(""), ""
+    parts, section = list[Content](), ""
     for line in fields(recipe, toml):
         if line.section != section:
-            text += Content.styled(f"\n{line.section}\n" if section else f"{line.section}\n", "bold $accent")
+            parts.append(Content.styled(f"\n{line.section}\n" if section else f"{line.section}\n", "bold $accent"))
             section = line.section
-        text += _field(line, width)
+        parts.append(_field(line, width))
         if why := reasons.get(line.path):
-            text += hanging(Content.styled("  └ ", "$accent"), Content(one_line(why, 300)), width) + "\n"
-    return text
+            parts.append(hanging(Content.styled("  └ ", "$accent"), Content(one_line(why, 300)), width) + "\n")
+    return Content("").join(parts)  # at once: each sum would measure all that came before
 
 
 def _field(field: Reading, width: int) -> Content:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from textual.content import Content
 
@@ -10,12 +11,14 @@ from ...engine.runs.directory import RunDirectory
 from ...engine.runs.events import Notice
 from ...foundation.text import clean, one_line
 from ...foundation.units import GIB, gib
-from ...recipes.model import LoraMethod, Recipe
 from ..figures import clock, count, duration, share
 from ..run_state import RunState
 from ..standing import FACES, face
 from ..widgets.bar import bar
 from ..wrapping import hanging
+
+if TYPE_CHECKING:
+    from ...recipes.model import Recipe
 
 _LEVELS = {"info": ("i", "accent"), "warning": ("!", "warning"), "error": ("✗", "error")}
 
@@ -28,7 +31,7 @@ def run_name(run: RunDirectory) -> str:
 def method_words(recipe: Recipe) -> str:
     """Return the method with what matters of it, such as `qlora r16`."""
     method = recipe.method
-    return f"{method.kind} r{method.rank}" if isinstance(method, LoraMethod) else method.kind
+    return method.kind if method.kind == "full" else f"{method.kind} r{method.rank}"
 
 
 def head(state: RunState, width: int) -> Content:

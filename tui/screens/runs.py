@@ -53,7 +53,6 @@ EMPTY = "No run yet. Press 1 to start one: the built-in recipe takes about a min
 class RunsScreen(RunActionScreen):
     """The list of runs, read again every second from their directories."""
 
-    CSS_PATH = "runs.tcss"
     BINDINGS = bindings("Runs")  # pyright: ignore[reportAssignmentType]
     where = "Runs"
     mode = "runs"

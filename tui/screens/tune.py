@@ -42,7 +42,6 @@ RECIPE_STEP = STEPS.index(RecipeStep)
 class TuneScreen(FramedScreen):
     """Shows one step at a time beside the rail of all."""
 
-    CSS_PATH = "tune.tcss"
     BINDINGS = bindings("Tune")  # pyright: ignore[reportAssignmentType]
     where = "Tune"
     mode = "tune"

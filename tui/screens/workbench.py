@@ -63,7 +63,6 @@ class Calculated(Message):
 class WorkbenchScreen(FramedScreen):
     """Panes that follow the case in the lines above them."""
 
-    CSS_PATH = "workbench.tcss"
     BINDINGS = bindings("Workbench")  # pyright: ignore[reportAssignmentType]
     where = "Workbench"
     mode = "workbench"
