@@ -24,10 +24,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from long_runs import Taken, make_run, open_from_list, open_monitor
+from long_runs import Taken, events_between, make_run, open_from_list, open_monitor, write
 from registry_speed import EVIDENCE, RECIPES, fill
 from terminal import Terminal
 from tunewright.engine.runs.directory import RunDirectory
+from tunewright.engine.runs.fold import read_history
 from tunewright.recipes.finding import Query
 from tunewright.recipes.registry import open_registry
 
@@ -83,6 +84,8 @@ def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="tunewright-first-") as home:
         os.environ |= {"TUNEWRIGHT_HOME": home, "PYTHONPYCACHEPREFIX": str(Path(home) / "bytecode")}
         run = make_run(options.steps) if options.steps else None
+        if run is not None:
+            write(run, events_between(read_history(run).step, options.steps, options.steps))
         with open_registry() as registry:
             fill(registry, options.recipes, options.evidence)
         report = {

@@ -192,10 +192,10 @@ def open_from_list(run: RunDirectory, steps: int) -> Taken:
     """Open the monitor from the list of runs of an interface that has been open for a while."""
     terminal = Terminal("-m", "tunewright")
     try:
-        terminal.wait("machine")
+        terminal.wait("This machine")
         terminal.rest()
         terminal.press(b"2")
-        terminal.wait(run.id)
+        terminal.wait("Starter")
         terminal.rest()
         before = terminal.cpu_seconds()
         terminal.press(b"\r")
