@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.text import Text
@@ -25,6 +25,8 @@ from .messages import AlertsGiven, Failed, RecipeChosen, RunChanged, RunCloned, 
 from .theme import DARK, LIGHT, THEMES
 
 if TYPE_CHECKING:
+    from textual.types import CSSPathType
+
     from ..engine.runs.directory import RunDirectory
     from .screens.frame import FramedScreen
 
@@ -63,7 +65,7 @@ class TunewrightApp(App[None]):
 
     TITLE = "tunewright"
     # All at once: a style sheet that a screen brought with it would have everything that is shown styled anew.
-    CSS_PATH: ClassVar[list[str | PurePath]] = ["app.tcss", *sorted(Path(__file__).parent.glob("screens/*.tcss"))]
+    CSS_PATH: ClassVar[CSSPathType | None] = ["app.tcss", *sorted(Path(__file__).parent.glob("screens/*.tcss"))]
     # Screens are imported when they are first shown, so that the first one is there at once.
     MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = {
         "tune": _tune,
@@ -154,8 +156,8 @@ class TunewrightApp(App[None]):
         super().refresh_css(animate)
         for mode in self.MODES.keys() - {self.current_mode}:
             with contextlib.suppress(KeyError):  # of a mode that has not been shown
-                for screen in self.get_screen_stack(mode):
-                    self.stylesheet.update(screen)
+                for screen in self.get_screen_stack(mode):  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+                    self.stylesheet.update(screen)  # pyright: ignore[reportUnknownArgumentType]
 
     def on_unmount(self) -> None:
         self._leaving.set()
