@@ -29,6 +29,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from losses import losses
+
 STEPS = 240
 STEPS_BETWEEN = 3
 """So many steps the run has to take after each drop before it is followed again."""
@@ -256,13 +258,6 @@ def starts(run: Any) -> int:
     return sum(
         isinstance(each, Status) and each.state == "running" for each in read_events(run.events_file, 0, 2**30)[0]
     )
-
-
-def losses(run: Any) -> list[tuple[int, str]]:
-    """Return every step's loss by `repr`."""
-    from tunewright.engine.runs.supervise import read_history
-
-    return [(each.step, repr(each.loss)) for each in read_history(run).steps]
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
+from losses import losses
+
 PAGE = os.sysconf("SC_PAGE_SIZE")
 WRITERS_DISK_MIB = 4
 MOST_PAGES = 512
@@ -335,12 +337,9 @@ def runs_in(folder: Path) -> list[Any]:
     return list_runs(folder / "home" / "runs")
 
 
-def outcome_of(run: Any) -> tuple[list[tuple[int, str]], list[str]]:
-    """Return every step's loss by `repr`, and the hashes of the tuned weights."""
-    from tunewright.engine.runs.supervise import read_history
-
-    steps = [(each.step, repr(each.loss)) for each in read_history(run).steps]
-    return steps, [hashlib.sha256(each.read_bytes()).hexdigest() for each in run.adapter.glob("*.safetensors")]
+def outcome_of(run: Any) -> tuple[list[tuple[int, str, str]], list[str]]:
+    """Return what every step lost, and the hashes of the tuned weights."""
+    return losses(run), [hashlib.sha256(each.read_bytes()).hexdigest() for each in run.adapter.glob("*.safetensors")]
 
 
 if __name__ == "__main__":

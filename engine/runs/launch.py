@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -21,6 +22,7 @@ from .command import PAUSE_SIGNAL, STOP_SIGNAL, asked_to, commanding, signal_sup
 from .directory import RunDirectory, create_run, is_live, list_runs, standing
 from .events import EventLog, Measured, Notice
 from .lineage import Lineage, write_lineage
+from .lost import note_loss, tell_of_loss
 from .pinned import commits_of, pin
 from .queue import to_front
 from .terms import Terms, read_terms, write_terms
@@ -119,15 +121,16 @@ def _ask(run: RunDirectory, doing: str, number: signal.Signals) -> None:
         signal_supervisor(run, number)
 
 
-def resume(run: RunDirectory, agreed: bool = False, terms: Terms | None = None) -> int:
+def resume(run: RunDirectory, agreed: bool = False, terms: Terms | None = None, unattended: bool = False) -> int:
     """Go on with `run` from its newest good checkpoint, and return that step (0: from the start); raises TunewrightError.
 
-    It keeps to the terms that it was started with, unless others are given. Where its circumstances are not what they were, somebody has to have `agreed`: raises OtherCircumstances.
+    It keeps to the terms that it was started with, unless others are given. Of a lost run that goes on `unattended`, its people are
+    called. Where its circumstances are not what they were, somebody has to have `agreed`: raises OtherCircumstances.
     """
     with commanding(run, "resume"):
         require_resumable(run)
         require_same(run, agreed)
-        return start_again(run, terms)
+        return start_again(run, terms, unattended and standing(run) == "lost")
 
 
 def require_resumable(run: RunDirectory) -> None:
@@ -165,13 +168,15 @@ def require_same(run: RunDirectory, agreed: bool, command: str = "") -> None:
         remember(run)
 
 
-def start_again(run: RunDirectory, terms: Terms | None = None) -> int:
+def start_again(run: RunDirectory, terms: Terms | None = None, tell_loss: bool = False) -> int:
     """Start a supervisor for a run that has ended, and return the step that it goes on from; raises TunewrightError.
 
     The supervisor reads the checkpoint through once more: it may begin hours later, when the run's turn has come, and what
-    is told here has to be a step whose bytes are whole.
+    is told here has to be a step whose bytes are whole. It also hands over what is told of the run's loss.
     """
     checkpoint, _ = newest_good(run.checkpoints)
+    if tell_loss:
+        note_loss(run, f"It goes on by itself, from {f'step {checkpoint.step:,}' if checkpoint else 'its start'}.")
     if terms is not None:
         write_terms(run, terms)
     if run.result_file.exists():
@@ -215,12 +220,25 @@ def resume_interrupted(folder: Path | None = None) -> list[Resumption]:
         if not was_interrupted(run):
             continue
         try:
-            found.append(Resumption(run, resume(run)))
+            found.append(Resumption(run, resume(run, unattended=True)))
         except TunewrightError as error:
             found.append(Resumption(run, None, error))
         except OSError as error:
             found.append(Resumption(run, None, explain_os_error(error, run.path, "Resuming")))
+    for each in found:
+        if each.error is not None:
+            _tell_that_it_stays(each.run, each.error)
     return found
+
+
+def _tell_that_it_stays(run: RunDirectory, error: TunewrightError) -> None:
+    """Call the people of a lost run that does not go on by itself; one that somebody commands meanwhile is theirs."""
+    alert = None
+    with contextlib.suppress(TunewrightError, OSError), commanding(run, "tell of"):
+        if standing(run) == "lost":
+            alert = note_loss(run, f"It does not go on by itself: {error.title}. {error.remedy}")
+    if alert is not None:
+        tell_of_loss(run, alert)
 
 
 def was_interrupted(run: RunDirectory) -> bool:

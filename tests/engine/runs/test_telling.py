@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import select
+import socket
 import stat
 import subprocess
 import sys
@@ -19,12 +20,16 @@ from typing import Any
 import pytest
 from tunewright.engine.alerts import change_alerts, read_alerts, redacted
 from tunewright.engine.runs import telling
-from tunewright.engine.runs.directory import RunDirectory, is_live
+from tunewright.engine.runs.circumstances import CIRCUMSTANCES_FILE, OtherCircumstances, observe
+from tunewright.engine.runs.command import commanding
+from tunewright.engine.runs.directory import Processes, ProcessIdentity, RunDirectory, boot_id, is_live, standing
 from tunewright.engine.runs.events import Alert, EventLog, Notice, Status, Told, read_events
-from tunewright.engine.runs.launch import start
+from tunewright.engine.runs.launch import resume_interrupted, start
 from tunewright.engine.runs.retry import retry
 from tunewright.engine.runs.telling import Teller
 from tunewright.foundation.errors import TunewrightError
+from tunewright.foundation.files import write_atomically
+from tunewright.tui import listening
 
 SECRET = "T0KEN-of-the-owner"
 
@@ -143,6 +148,62 @@ def test_every_failure_reaches_webhook_and_command_once_with_nobody_following(
     wait_until(lambda: sum(isinstance(each, Told) and each.well for each in read_events(run.events_file)[0]) == 4)
     for file in run.path.rglob("*"):
         assert not file.is_file() or SECRET not in file.read_text(errors="replace"), file
+
+
+def lose(run: RunDirectory, boot: str) -> None:
+    """Leave the run as a restart of the machine, or a kill, leaves it."""
+    gone = ProcessIdentity(os.getpid(), 1)
+    write_atomically(run.process_file, Processes(socket.gethostname(), boot, gone, None, "by hand").to_json())
+    assert standing(run) == "lost"
+
+
+def test_a_run_lost_with_its_machine_calls_its_people_once_when_it_goes_on(
+    failing: RunDirectory, receiver: Receiver
+) -> None:
+    change_alerts({"webhook": receiver.url})
+    lose(failing, "another boot")
+    (found,) = resume_interrupted()
+    assert found.error is None
+    wait_until(lambda: len(receiver.got) == 2)
+    lost, failed = (body for _, body in receiver.got)
+    assert (lost["about"], failed["about"]) == ("interrupted", "failed")
+    assert "the machine has restarted since" in lost["message"]
+    assert "It goes on by itself, from its start." in lost["message"]
+    wait_until(lambda: not is_live(failing))
+    told_by(failing, [])
+    assert resume_interrupted() == [] and len(receiver.got) == 2
+
+
+def test_a_lost_run_that_stays_calls_its_people_once(failing: RunDirectory, receiver: Receiver) -> None:
+    change_alerts({"webhook": receiver.url})
+    (failing.path / CIRCUMSTANCES_FILE).write_text(json.dumps(observe(failing) | {"torch": "1.0"}))
+    lose(failing, boot_id())
+    for _ in range(2):  # at two boots
+        (found,) = resume_interrupted()
+        assert isinstance(found.error, OtherCircumstances)
+    ((_, body),) = receiver.got
+    assert "they were killed" in body["message"] and "does not go on by itself: Not the same" in body["message"]
+    told = [each for each in read_events(failing.events_file)[0] if isinstance(each, Alert | Told)]
+    assert [type(each) for each in told] == [Alert, Told]
+
+
+def test_the_interface_that_lists_a_lost_run_rings_once(
+    failing: RunDirectory, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening, "LOST_SECONDS", 0.0)
+    change_alerts({"webhook": receiver.url, "terminal": "bell"})
+    one, other = listening.Listener(), listening.Listener()
+    assert one.hear() == other.hear() == ""
+    lose(failing, "another boot")
+    with commanding(failing, "resume"):  # who brings it back tells of it
+        assert one.hear() == ""
+    assert other.hear() != ""
+    wait_until(lambda: len(receiver.got) == 1)
+    assert one.hear() != ""  # on its own terminal
+    assert one.hear() == other.hear() == listening.Listener().hear() == ""
+    assert f"tunewright resume {failing.id}" in receiver.got[0][1]["message"]
+    wait_until(lambda: any(isinstance(each, Told) for each in read_events(failing.events_file)[0]))
+    assert len(receiver.got) == 1
 
 
 def test_an_alert_is_told_once_over_restarts_of_the_supervisor(run: RunDirectory, receiver: Receiver) -> None:
