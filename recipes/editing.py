@@ -179,6 +179,14 @@ def _remove_if_empty(document: Any, path: str) -> None:
         _remove(document[section], inner[0])
 
 
+def value_at(recipe: Recipe, path: str) -> Any:
+    """Return the value at `path`, None where the recipe has none there."""
+    value: Any = recipe
+    for name in path.split("."):
+        value = getattr(value, name, None)
+    return value
+
+
 def as_typed(value: object) -> str:
     """Return a value as it is typed into a field; empty for one that is left out."""
     match value:

@@ -45,7 +45,7 @@ async def go_to(pilot: Pilot[None], path: str) -> None:
 
 
 def fields_shown(screen: EditorScreen) -> list[str]:
-    return [slot.name for slot in screen._slots()]
+    return [slot.name for slot in screen.work.slots()]
 
 
 async def type_value(pilot: Pilot[None], path: str, words: str) -> None:
@@ -59,14 +59,14 @@ async def type_value(pilot: Pilot[None], path: str, words: str) -> None:
 async def test_a_built_in_recipe_is_edited_weighed_and_kept_as_a_fork(runs: Path) -> None:
     async with TunewrightApp().run_test(size=WIDE) as pilot:
         screen = await open_editor(pilot)
-        before = screen.outlooks[screen.before.hash()]
+        before = screen.outlooks[screen.work.before.hash()]
         assert before.exact and before.peak_gib
         assert "unchanged" in shown(pilot) and "For its own" in shown(pilot)
         await type_value(pilot, "method.rank", "256")
         assert "16 → 256" in shown(pilot) and "16 times the parameters" in shown(pilot)
-        await until(pilot, lambda: screen.recipe.hash() in screen.outlooks)
+        await until(pilot, lambda: screen.work.recipe.hash() in screen.outlooks)
         await settle(pilot)
-        after = screen.outlooks[screen.recipe.hash()]
+        after = screen.outlooks[screen.work.recipe.hash()]
         assert after.exact and after.peak_gib and after.peak_gib > before.peak_gib
         assert f"{before.peak_gib:.2f} GiB → {after.peak_gib:.2f} GiB" in shown(pilot)
         await pilot.press("s")
@@ -138,7 +138,7 @@ async def test_what_is_not_valid_is_told_and_never_kept(runs: Path, uncounted: N
             await until(pilot, lambda: "nothing is kept until then" in shown(pilot))
             await pilot.press("escape", "u")
             await pilot.pause()
-            assert "unchanged" in shown(pilot) and screen.edited.recipe == screen.before
+            assert "unchanged" in shown(pilot) and screen.work.edited.recipe == screen.work.before
 
 
 async def test_hostile_text_stays_text(runs: Path, uncounted: None) -> None:
@@ -149,12 +149,12 @@ async def test_hostile_text_stays_text(runs: Path, uncounted: None) -> None:
         field.focus()
         field.value = "\x1b]0;owned\x07[red]x[/red]\u202e" + "y" * 300
         await pilot.pause()
-        assert screen.edited.recipe is None
+        assert screen.work.edited.recipe is None
         assert "card.title should have at most 200 characters" in shown(pilot)
         field.value = "\x1b[31m[red]x[/red]"
         await pilot.pause()
-        assert screen.edited.recipe and screen.edited.recipe.card.title == "[red]x[/red]"
-        assert "\x1b" not in screen.edited.text
+        assert screen.work.edited.recipe and screen.work.edited.recipe.card.title == "[red]x[/red]"
+        assert "\x1b" not in screen.work.edited.text
 
 
 async def test_a_model_that_nobody_knows_is_told_by_the_planner(runs: Path, uncounted: None) -> None:
@@ -162,7 +162,7 @@ async def test_a_model_that_nobody_knows_is_told_by_the_planner(runs: Path, unco
         screen = await open_editor(pilot)
         await type_value(pilot, "base.model", "a/b")
         await until(pilot, lambda: "not known" in shown(pilot))
-        assert "a/b is neither a folder here" in screen.outlooks[screen.recipe.hash()].because
+        assert "a/b is neither a folder here" in screen.outlooks[screen.work.recipe.hash()].because
 
 
 async def test_choices_step_and_an_answer_of_before_is_not_shown(runs: Path, uncounted: None) -> None:
@@ -170,13 +170,13 @@ async def test_choices_step_and_an_answer_of_before_is_not_shown(runs: Path, unc
         screen = await open_editor(pilot)
         await go_to(pilot, "method.kind")
         await pilot.press("right")
-        assert screen.recipe.method.kind == "qlora" and "quantisation" in fields_shown(screen)
+        assert screen.work.recipe.method.kind == "qlora" and "quantisation" in fields_shown(screen)
         await pilot.press("left", "left")
-        assert screen.recipe.method.kind == "full" and "rank" not in fields_shown(screen)
-        await until(pilot, lambda: screen.recipe.hash() in screen.outlooks)
-        full = screen.outlooks[screen.recipe.hash()]
+        assert screen.work.recipe.method.kind == "full" and "rank" not in fields_shown(screen)
+        await until(pilot, lambda: screen.work.recipe.hash() in screen.outlooks)
+        full = screen.outlooks[screen.work.recipe.hash()]
         await pilot.press("u")
-        assert screen.recipe == screen.before and "rank" in fields_shown(screen)
+        assert screen.work.recipe == screen.work.before and "rank" in fields_shown(screen)
         await until(pilot, lambda: "unchanged" in shown(pilot))
         # What is still said of the other recipe, when this one is there again, is not shown.
         screen.post_message(Foreseen("another", replace(full, because="An answer of before.")))
@@ -190,7 +190,7 @@ async def test_leaving_asks_while_changes_are_not_kept(runs: Path, uncounted: No
         await type_value(pilot, "training.seed", "9")
         await go_to(pilot, "training.seed")
         await pilot.press("enter", "1", "escape")
-        assert screen.recipe.training.seed == 9 and screen.query_one(RowList).list.has_focus
+        assert screen.work.recipe.training.seed == 9 and screen.query_one(RowList).list.has_focus
         await pilot.press("escape")
         assert "are not saved" in shown(pilot)
         await pilot.press("n", "q")

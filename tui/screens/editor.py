@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from textual import on
 from textual.app import ComposeResult
@@ -19,7 +19,6 @@ from ...foundation.errors import TunewrightError
 from ...foundation.text import clean, one_line
 from ..background import background, deliver, superseded
 from ..draft import STARTER_DATA, STARTER_MODEL
-from ..figures import plural
 from ..keys import bindings
 from ..messages import Failed, RecipesChanged, Unsaved
 from ..widgets.ask_dialog import AskDialog
@@ -29,14 +28,13 @@ from ..widgets.field import Field, SteppingField
 from ..widgets.pane import FixedText, ScrollPane
 from ..widgets.path_field import DATA_FILES, PathSuggester
 from ..widgets.row_list import Column, Row, RowList
-from .editor_words import Standing, help_text, outlook_text
+from . import editor_words as words
 from .frame import FramedScreen
 from .recipe_words import differences_text
 
 if TYPE_CHECKING:
     from ...engine.machine import Machine
     from ...engine.prices import Price
-    from ...recipes.editing import Edited
     from ...recipes.model import Recipe
     from ...recipes.registry import Entry
     from ...recipes.schema import Slot
@@ -81,16 +79,11 @@ class EditorScreen(FramedScreen):
     def __init__(self, entry: Entry, told: MessagePump) -> None:
         """Edit `entry`, and tell `told` what was kept."""
         super().__init__()
-        from ...recipes.editing import edit_text
+        from ..recipe_edit import RecipeEdit
 
         self.entry = entry
         self.told = told
-        self.before = entry.recipe
-        self.recipe = self.before
-        """The recipe as it was when it was last valid."""
-        self.typed: dict[str, str] = {}
-        self.edited: Edited = edit_text(entry.toml, {})
-        self.origin: Entry | None = None
+        self.work = RecipeEdit(entry)
         self.machine: Machine | None = None
         self.price: Price | None = None
         self.outlooks: dict[str, Outlook] = {}
@@ -146,20 +139,28 @@ class EditorScreen(FramedScreen):
 
     @on(Opened)
     def _take_surroundings(self, message: Opened) -> None:
-        self.origin, self.machine, self.price = message.parent, message.machine, message.price
+        self.work.parent, self.machine, self.price = message.parent, message.machine, message.price
         self._paint()
         self._show_help()
-        self._foresee(self.recipe, message.machine, message.price)
+        self._ask_planner()
+
+    def _ask_planner(self) -> None:
+        """Have the planner say what the recipe takes, and what it took before."""
+        recipes = (self.work.recipe, self.work.before)
+        open_ones = [each for each in recipes if not ((known := self.outlooks.get(each.hash())) and known.exact)]
+        if self.machine is not None and open_ones:
+            self._foresee(open_ones, self.machine, self.price)
 
     @background("outlook")
-    def _foresee(self, recipe: Recipe, machine: Machine, price: Price | None) -> None:
-        """Have the planner say what the recipe takes: at once by its shape, then with its own rows where they are here."""
+    def _foresee(self, recipes: list[Recipe], machine: Machine, price: Price | None) -> None:
+        """Ask at once by the shapes, then with their own rows where these are here."""
         from ..outlook import exact_outlook, rough_outlook
 
-        key = recipe.hash()
-        deliver(self, Foreseen(key, rough_outlook(recipe, machine, price)))
-        if (exact := exact_outlook(recipe, machine, price, superseded)) is not None:
-            deliver(self, Foreseen(key, exact))
+        for recipe in recipes:
+            deliver(self, Foreseen(recipe.hash(), rough_outlook(recipe, machine, price)))
+        for recipe in recipes:
+            if (exact := exact_outlook(recipe, machine, price, superseded)) is not None:
+                deliver(self, Foreseen(recipe.hash(), exact))
 
     @on(Foreseen)
     def _take_outlook(self, message: Foreseen) -> None:
@@ -168,104 +169,45 @@ class EditorScreen(FramedScreen):
             self.outlooks[message.hash] = message.outlook
         self._show_outlook()
 
-    def _changed(self) -> None:
-        """Bring everything up to what was typed."""
-        from ...recipes.editing import edit_text
-
-        self.edited = edit_text(self.entry.toml, self.typed)
-        self.recipe = self.edited.recipe or self.recipe
+    def _take(self, path: str, text: str | None) -> None:
+        """Take what was typed for a field, and bring everything up to it; None takes it back."""
+        self.work.take(path, text)
         self._paint()
         self._show_help()
         self._show_outlook()
         if self.waiting is not None:
             self.waiting.stop()
-        if self.edited.recipe is not None:
+        if self.work.is_valid:
             self.waiting = self.set_timer(QUIET_SECONDS, self._ask_planner)
-        self.app.post_message(Unsaved(self, self.entry.name if self.is_changed else ""))
-
-    def _ask_planner(self) -> None:
-        known = self.outlooks.get(self.recipe.hash())
-        if self.machine is not None and (known is None or not known.exact):
-            self._foresee(self.recipe, self.machine, self.price)
-
-    @property
-    def is_changed(self) -> bool:
-        """Whether there is something that leaving would lose."""
-        return self.edited.recipe is None or self.edited.recipe != self.before
-
-    # The list of fields
-
-    def _slots(self) -> list[Slot]:
-        """Return the fields that the recipe has, with its method and objective."""
-        from ...recipes.model import PREFERENCE_OBJECTIVES
-        from ...recipes.schema import slots
-
-        prefers = self.recipe.training.objective in PREFERENCE_OBJECTIVES
-        extended = self.recipe.training.extensions is not None
-        return [
-            each
-            for each in slots(self.recipe.method.kind)
-            if (prefers or not each.path.startswith("training.preference.")) and (extended or each.name != "extensions")
-        ]
+        self.app.post_message(Unsaved(self, self.entry.name if self.work.is_changed else ""))
 
     def _paint(self) -> None:
         """Show every field in the list, what is wrong, and how much was changed."""
+        problems = self.work.edited.problems
         rows: list[Row] = []
         section = ""
-        for slot in self._slots():
+        for slot in self.work.slots():
             if slot.section != section:
                 section = slot.section
-                rows.append(Row(section, (self._heading(section),), heading=True))
-            rows.append(self._row(slot))
+                faulty = any(each.path.partition(".")[0] == section for each in problems)
+                rows.append(words.heading_row(section, faulty))
+            rows.append(words.field_row(self.work.standing(slot)))
         self.query_one(RowList).show(rows)
         self._show_fault()
-        from ...recipes.comparing import differences
+        changes = self.work.changes()
+        aside = words.state_text(len(changes), len(problems))
+        self.show_title("Recipes", one_line(self.entry.name, 60), "edit", aside=aside)
+        self.query_one("#changes", ScrollPane).show(self._changes_text())
 
-        found = differences(self.before, self.recipe)
-        faults = len(self.edited.problems)
-        said = (
-            Content.styled(plural(len(found), "change"), "$accent") if found else Content.styled("unchanged", "$muted")
-        )
-        if faults:
-            said = Content.styled(f"✗ {plural(faults, 'problem')}", "$error") + "  " + said
-        self.show_title("Recipes", one_line(self.entry.name, 60), "edit", aside=said)
-        changes = differences_text(found, None) if found else Content.styled("Nothing is changed yet.", "$muted")
-        self.query_one("#changes", ScrollPane).show(changes)
-
-    def _heading(self, section: str) -> Content:
-        faulty = any(each.path.partition(".")[0] == section for each in self.edited.problems)
-        return Content.styled(section, "bold $accent") + (Content.styled("  ✗", "$error") if faulty else Content(""))
-
-    def _row(self, slot: Slot) -> Row:
-        from ...recipes.reading import written
-
-        now, before = _value(self.recipe, slot.path), _value(self.before, slot.path)
-        value = written(now)
-        around = slot.path in self.typed and any(slot.path.startswith(f"{each.path}.") for each in self.edited.problems)
-        faulty = around or bool(self.edited.problems_at(slot.path))
-        if slot.path in self.typed and self.edited.recipe is None:
-            value = one_line(self.typed[slot.path], 200) or "—"
-        mark = Content.styled("✗ ", "$error") if faulty else Content.styled("● ", "$accent") if now != before else "  "
-        colour = "$error" if faulty else "bold $accent" if now != before else "bold"
-        default = "" if slot.default is None or now is None or now == slot.default else written(slot.default)
-        parent = ""
-        if self.origin is not None and (theirs := _value(self.origin.recipe, slot.path)) != now:
-            parent = written(theirs)
-        return Row(
-            slot.path,
-            (
-                Content.assemble(mark, slot.name),
-                Content.styled(value, colour),
-                Content.styled(default, "$muted"),
-                Content.styled(parent, "$muted"),
-            ),
-        )
+    def _changes_text(self) -> Content:
+        changes = self.work.changes()
+        return differences_text(changes, None) if changes else Content.styled("Nothing is changed yet.", "$muted")
 
     @property
     def slot(self) -> Slot | None:
         """The field that is chosen in the list."""
         chosen = self.query_one(RowList).chosen
-        return next((each for each in self._slots() if each.path == chosen), None)
+        return next((each for each in self.work.slots() if each.path == chosen), None)
 
     @on(OptionList.OptionHighlighted)
     def _show_field(self) -> None:
@@ -279,23 +221,20 @@ class EditorScreen(FramedScreen):
         self._show_fault()
 
     def _fill(self, slot: Slot) -> None:
-        from ...recipes.editing import as_typed
-
         field = self.query_one("#value", SteppingField)
         self.filled = slot.path
         self.query_one("#label", Static).update(Content.styled(f" {slot.name} ", "$muted"))
-        words = ("yes", "no") if slot.kind == "yes or no" else slot.choices
-        field.offer(words, _suggester(slot.path))
+        field.offer(("yes", "no") if slot.kind == "yes or no" else slot.choices, _suggester(slot.path))
         field.placeholder = "left to the default" if not slot.optional else "left out"
         with field.prevent(Input.Changed):
-            field.value = self.typed.get(slot.path, as_typed(_value(self.recipe, slot.path)))
+            field.value = self.work.text_of(slot.path)
             field.cursor_position = len(field.value)
 
     def _show_fault(self) -> None:
         """Say what is wrong: with the chosen field first."""
         slot = self.slot
         chosen = slot.path if slot else ""
-        problems = sorted(self.edited.problems, key=lambda each: not chosen.startswith(each.path))
+        problems = sorted(self.work.edited.problems, key=lambda each: not chosen.startswith(each.path))
         lines = [Content.assemble(("✗ ", "$error"), f"{each.path} {each.fault}".strip()) for each in problems]
         if not lines and slot is not None:
             lines = [Content.styled(f"  {slot.allowed}", "$muted")]
@@ -303,41 +242,22 @@ class EditorScreen(FramedScreen):
         self.query_one("#value").set_class(any(each.path == chosen for each in problems), "-faulty")
 
     def _show_help(self) -> None:
-        from ...recipes.comparing import differences, possible_effects
-        from ...recipes.reading import comments, written
-
         if (slot := self.slot) is None:
             return
-        found = [each for each in differences(self.before, self.recipe) if each.path == slot.path]
-        card = self.recipe.card
-        standing = Standing(
-            now=written(_value(self.recipe, slot.path)),
-            before=written(_value(self.before, slot.path)),
-            default=_default_said(slot),
-            parent=None if self.origin is None else written(_value(self.origin.recipe, slot.path)),
-            parent_name="the edition before" if self._is_own_parent else self.origin.name if self.origin else "",
-            reason=comments(self.entry.toml).get(slot.path, ""),
-            left_open=slot.path in card.unknown,
-            problems=self.edited.problems_at(slot.path),
-            effect=found[0].effect if found else "",
-            possible=possible_effects(self.recipe, slot.path),
-        )
+        known = self.work.help(slot)
         pane = self.query_one("#help", ScrollPane)
         pane.border_title = Content(slot.path)
-        pane.show(lambda width: help_text(slot, standing, card.sources, width))
+        pane.show(lambda width: words.help_text(known, width))
         pane.scroll_home(animate=False)
 
-    @property
-    def _is_own_parent(self) -> bool:
-        return self.origin is not None and self.origin.recipe_id == self.entry.recipe_id
-
     def _show_outlook(self) -> None:
-        before, now = (self.outlooks.get(each.hash()) for each in (self.before, self.recipe))
+        before, now = (self.outlooks.get(each.hash()) for each in (self.work.before, self.work.recipe))
         currency = self.price.currency if self.price else ""
         pane = self.query_one("#outlook", ScrollPane)
-        valid = self.edited.recipe is not None
-        pane.border_title = Content("What it takes here" if valid else "What it took here while it was valid")
-        pane.show(lambda width: outlook_text(before, now, currency, width))
+        pane.border_title = Content(
+            "What it takes here" if self.work.is_valid else "What it took here while it was valid"
+        )
+        pane.show(lambda width: words.outlook_text(before, now, currency, width))
 
     # Changing a field
 
@@ -347,20 +267,13 @@ class EditorScreen(FramedScreen):
         if self.slot is None:
             return
         field = self.query_one("#value", SteppingField)
-        self.held = self.typed.get(self.slot.path)
+        self.held = self.work.typed.get(self.slot.path)
         field.focus()
         field.action_select_all()
 
     @on(Input.Changed, "#value")
     def _type(self, event: Input.Changed) -> None:
         self._take(self.filled, clean(event.value, 20_000))
-
-    def _take(self, path: str, text: str | None) -> None:
-        """Take what was typed for a field, the last of all; None takes back what was typed before."""
-        self.typed.pop(path, None)
-        if text is not None:
-            self.typed[path] = text
-        self._changed()
 
     @on(Input.Submitted, "#value")
     def _accept(self) -> None:
@@ -387,13 +300,13 @@ class EditorScreen(FramedScreen):
         self._set(lambda path: "")
 
     def action_take_parent(self) -> None:
-        from ...recipes.editing import as_typed
+        from ...recipes.editing import as_typed, value_at
 
-        if self.origin is None:
+        if self.work.parent is None:
             self.app.notify("It was made from no other recipe that is here.", markup=False)
             return
-        recipe = self.origin.recipe
-        self._set(lambda path: as_typed(_value(recipe, path)))
+        recipe = self.work.parent.recipe
+        self._set(lambda path: as_typed(value_at(recipe, path)))
 
     def _set(self, text: Callable[[str], str | None]) -> None:
         if (slot := self.slot) is not None:
@@ -411,25 +324,16 @@ class EditorScreen(FramedScreen):
         if not values or not values["words"]:
             return
         self.sought = values["words"]
-        words = self.sought.casefold().replace("_", " ").split()
-        slots, chosen = self._slots(), self.query_one(RowList).chosen
-        named = [each.path for each in slots if _says(each.path, words)]
-        found = named + [each.path for each in slots if each.path not in named and _says(each.meaning, words)]
-        if found:
-            place = found.index(chosen) + 1 if chosen in found else 0
-            self.query_one(RowList).choose(found[place % len(found)])
+        if path := self.work.find(self.sought, self.query_one(RowList).chosen):
+            self.query_one(RowList).choose(path)
             return
         self.app.notify(f"No field says {one_line(self.sought, 60)}.", markup=False)
 
     def action_show_changes(self) -> None:
-        from ...recipes.comparing import differences
-
-        found = differences(self.before, self.recipe)
-        text = differences_text(found, None) if found else Content("Nothing is changed yet.")
-        self.app.push_screen(Dialog[None]("Changes", text))
+        self.app.push_screen(Dialog[None]("Changes", self._changes_text()))
 
     def action_show_text(self) -> None:
-        self.app.push_screen(Dialog[None]("The text", Content(clean(self.edited.text))))
+        self.app.push_screen(Dialog[None]("The text", Content(clean(self.work.edited.text))))
 
     def action_next_pane(self) -> None:
         places = [self.query_one(RowList).list, *(self.query_one(each) for each in PANES[1:])]
@@ -441,13 +345,13 @@ class EditorScreen(FramedScreen):
     def action_save(self) -> None:
         from ...recipes.editing import is_own
 
-        if self.edited.recipe is None:
-            said = "\n".join(f"  {each.path} {each.fault}".rstrip() for each in self.edited.problems)
+        if not self.work.is_valid:
+            said = "\n".join(f"  {each.path} {each.fault}".rstrip() for each in self.work.edited.problems)
             self.post_message(
                 Failed(TunewrightError("Recipe not valid", said, "Mend these fields; nothing is kept until then."))
             )
             return
-        if not self.is_changed:
+        if not self.work.is_changed:
             self.app.notify("Nothing is changed.", markup=False)
             return
         own, short = is_own(self.entry), self.entry.name.rpartition("/")[2]
@@ -466,7 +370,7 @@ class EditorScreen(FramedScreen):
     def _save_if(self, values: dict[str, str] | None) -> None:
         if values is not None:
             self.named = values
-            self._save(self.edited.text, values["name"], values["note"])
+            self._save(self.work.edited.text, values["name"], values["note"])
 
     @background("save")
     def _save(self, text: str, name: str, note: str) -> None:
@@ -492,7 +396,7 @@ class EditorScreen(FramedScreen):
             self._return()
         elif not self.query_one(RowList).list.has_focus:
             self._return()
-        elif self.is_changed:
+        elif self.work.is_changed:
             said = f"The changes of {one_line(self.entry.name, 60)} are not saved."
             self.app.push_screen(ConfirmDialog("Leave all the same?", said, "Leave"), self._end_if)
         else:
@@ -504,28 +408,8 @@ class EditorScreen(FramedScreen):
 
     def _end(self) -> None:
         self.app.post_message(Unsaved(self, ""))
-        self.app.pop_screen()
-
-
-def _value(recipe: Recipe, path: str) -> Any:
-    """Return the value at `path`, None where the recipe has none there."""
-    value: Any = recipe
-    for name in path.split("."):
-        value = getattr(value, name, None)
-    return value
-
-
-def _default_said(slot: Slot) -> str:
-    from ...recipes.reading import written
-
-    if slot.required:
-        return "has to be given"
-    return "left out by default" if slot.default is None else f"default {written(slot.default) or 'empty'}"
-
-
-def _says(text: str, words: list[str]) -> bool:
-    text = text.casefold().replace("_", " ")
-    return all(word in text for word in words)
+        if self.is_current:
+            self.app.pop_screen()
 
 
 def _suggester(path: str) -> PathSuggester | None:

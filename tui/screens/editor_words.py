@@ -2,49 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from textual.content import Content
 
 from ...foundation.text import one_line
 from ...foundation.units import gib
-from ..figures import duration
+from ..figures import duration, plural
+from ..widgets.row_list import Row
 from ..wrapping import hanging
 
 if TYPE_CHECKING:
-    from ...recipes.schema import Slot
     from ..outlook import Outlook
+    from ..recipe_edit import Help, Standing
 
 TWO_COLUMNS = 70
 """The width from which figures stand beside each other."""
 LABEL = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """A field's value, here and elsewhere, as people write it; None for what there is not."""
-
-    now: str
-    before: str
-    default: str
-    """What it is by default, said whole."""
-    parent: str | None
-    parent_name: str
-    reason: str
-    """The comment above it."""
-    left_open: bool
-    """Whether the recipe's source does not say this value."""
-    problems: Sequence[str]
-    effect: str
-    """What the change does, as it was made."""
-    possible: Sequence[tuple[str, str]]
-    """Other values with what they would do."""
+def heading_row(section: str, is_faulty: bool) -> Row:
+    """Return the row above the fields of a section."""
+    title = Content.styled(section, "bold $accent")
+    return Row(section, (title + Content.styled("  ✗", "$error") if is_faulty else title,), heading=True)
 
 
-def help_text(slot: Slot, standing: Standing, sources: Sequence[str], width: int) -> Content:
+def field_row(standing: Standing) -> Row:
+    """Return a field's row: its mark and name, its value, and the default's and the parent's where they differ."""
+    mark, colour = ("  ", ""), "bold"
+    if standing.is_changed:
+        mark, colour = ("● ", "$accent"), "bold $accent"
+    if standing.is_faulty:
+        mark, colour = ("✗ ", "$error"), "$error"
+    return Row(
+        standing.slot.path,
+        (
+            Content.assemble(mark, standing.slot.name),
+            Content.styled(standing.now, colour),
+            Content.styled(standing.default, "$muted"),
+            Content.styled(standing.parent, "$muted"),
+        ),
+    )
+
+
+def state_text(changes: int, problems: int) -> Content:
+    """Return how much was changed, and how much of it is not valid."""
+    said = Content.styled(plural(changes, "change"), "$accent") if changes else Content.styled("unchanged", "$muted")
+    return Content.styled(f"✗ {plural(problems, 'problem')}  ", "$error") + said if problems else said
+
+
+def help_text(known: Help, width: int) -> Content:
     """Return what there is to know of a field: its meaning, what it may hold, its values elsewhere, and effects."""
+    standing, slot = known.standing, known.standing.slot
     lines = [Content.styled(slot.meaning, "bold")]
 
     def add(label: str, said: str, colour: str = "") -> None:
@@ -52,22 +62,17 @@ def help_text(slot: Slot, standing: Standing, sources: Sequence[str], width: int
 
     for problem in standing.problems:
         lines.append(hanging(Content.styled("✗ ", "$error"), Content.styled(problem, "$error"), width))
-    if standing.effect:
-        add("changed", f"{standing.before} → {standing.now}. {standing.effect}", "$accent")
-    elif standing.now != standing.before:
-        add("changed", f"{standing.before} → {standing.now}", "$accent")
+    if standing.is_changed:
+        add("changed", f"{standing.before} → {standing.now}. {known.effect}".rstrip(), "$accent")
     add("may be", slot.allowed)
-    parts = [standing.default]
-    if standing.parent is not None:
-        parts.append(f"{standing.parent} in {one_line(standing.parent_name, 60)}")
-    add("elsewhere", " · ".join(parts))
-    if standing.reason:
-        add("comment", standing.reason)
-    if standing.left_open:
+    add("elsewhere", " · ".join(known.elsewhere))
+    if known.reason:
+        add("comment", known.reason)
+    if known.left_open:
         add("source", "The recipe's source leaves this open: the value is ours.")
-    for value, effect in standing.possible:
+    for value, effect in known.possible:
         add("if", f"{value}: {effect}", "$muted")
-    for place, source in enumerate(sources):
+    for place, source in enumerate(known.sources):
         add("" if place else "sources", one_line(source, 300), "$muted")
     return Content("\n").join(lines)
 
