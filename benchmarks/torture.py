@@ -68,11 +68,10 @@ def main(arguments: list[str]) -> int:
         )
         for worker in range(options.workers)
     ]
-    with multiprocessing.get_context("spawn").Pool(options.workers) as pool:
+    with multiprocessing.get_context("spawn").Pool(options.workers + len(methods)) as pool:
+        beside = pool.starmap_async(damages, [(method, shares[0][1]) for method in methods])
         found = [each for worker in pool.starmap(torture, shares) for each in worker]
-        damaged = [
-            each for method in pool.starmap(damages, [(each, shares[0][1]) for each in methods]) for each in method
-        ]
+        damaged = [each for method in beside.get() for each in method]
     report = {
         "kills": sum(len(each["kills"]) for each in found),
         "runs": len(found),
