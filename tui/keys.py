@@ -66,6 +66,7 @@ KEYS: tuple[Key, ...] = (
     Key("escape", "back", "Back", "Return to the step before; it is as it was left", "Tune", display="esc"),
     Key("tab", "app.focus_next", "Field", "Go to the next field, list or button", "Tune", display="tab"),
     Key("left,right", "change", "Change", "Change the answer to the question", "Tune", False, display="←→"),
+    Key("e", "edit_recipe", "Edit", "At the recipe, open every value of it to change", "Tune", False),
     Key("p", "probe", "Probe", "Before the launch, measure a few real steps", "Tune", False),
     Key("w", "choose_terms", "When", "Before the launch, say when the run begins, and how it gives way", "Tune", False),
     Key("g", "fetch", "Fetch", "Fetch from the Hub what is named and not here: the model, the data", "Tune", False),

@@ -125,6 +125,13 @@ class RecipesChanged(Message):
 
 
 @dataclass
+class RecipeEdited(Message):
+    """The wizard's recipe was changed in the editor."""
+
+    recipe: Recipe
+
+
+@dataclass
 class Unsaved(Message):
     """Changes in an editor would be lost by leaving, or no longer would be."""
 

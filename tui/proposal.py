@@ -72,7 +72,11 @@ def _path(choice: str, method: str) -> str:
 
 def entry_of(run: RunDirectory, recipe: Recipe) -> Entry:
     """Return a run's recipe as if it were one of the registry, under the run's name."""
-    name = one_line(plain_name(run), 80)
+    return as_entry(one_line(plain_name(run), 80), recipe)
+
+
+def as_entry(name: str, recipe: Recipe) -> Entry:
+    """Return a recipe as if it were one of the registry under `name`."""
     card = recipe.card
     return Entry(
         name=name, title=card.title or name, summary=card.summary, method=recipe.method.kind, model=recipe.base.model,

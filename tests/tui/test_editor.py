@@ -12,6 +12,7 @@ from tunewright.recipes.editing import change_text, keep_fork, read_change
 from tunewright.recipes.registry import open_registry
 from tunewright.tui.app import TunewrightApp
 from tunewright.tui.screens.editor import EditorScreen, Foreseen
+from tunewright.tui.screens.tune import TuneScreen
 from tunewright.tui.widgets.pane import FixedText
 from tunewright.tui.widgets.row_list import RowList
 
@@ -201,3 +202,30 @@ async def test_leaving_asks_while_changes_are_not_kept(runs: Path, uncounted: No
             assert len(registry.list()) == 3
         await pilot.press("q")
         await until(pilot, lambda: not pilot.app.is_running)
+
+
+async def test_the_wizards_recipe_is_edited_and_gone_on_with(runs: Path, uncounted: None, fixed_plans: None) -> None:
+    async with TunewrightApp().run_test(size=WIDE) as pilot:
+        wizard = pilot.app.screen
+        assert isinstance(wizard, TuneScreen)
+        await settle(pilot)
+        with open_registry() as registry:
+            wizard.start_from(registry.get("starter-lora"))
+        await settle(pilot)
+        await pilot.press("e")
+        await until(pilot, lambda: isinstance(pilot.app.screen, EditorScreen))
+        await settle(pilot)
+        await type_value(pilot, "training.weight_decay", "0.1")
+        await go_to(pilot, "method.kind")
+        await pilot.press("right")
+        await pilot.press("s")
+        await until(pilot, lambda: pilot.app.screen is wizard)
+        await settle(pilot)
+        recipe = wizard.draft.recipe
+        assert recipe and (recipe.training.weight_decay, recipe.method.kind) == (0.1, "qlora")
+        assert "starter-lora, qlora" in " ".join(shown(pilot).split())
+        await pilot.press("escape", "enter")
+        await settle(pilot)
+        assert wizard.draft.recipe == recipe
+        with open_registry() as registry:
+            assert len(registry.list()) == 3

@@ -196,7 +196,7 @@ class EditorScreen(FramedScreen):
         self._show_fault()
         changes = self.work.changes()
         aside = words.state_text(len(changes), len(problems))
-        self.show_title("Recipes", one_line(self.entry.name, 60), "edit", aside=aside)
+        self.show_title(self.title_path[0], one_line(self.entry.name, 60), "edit", aside=aside)
         self.query_one("#changes", ScrollPane).show(self._changes_text())
 
     def _changes_text(self) -> Content:
@@ -343,8 +343,6 @@ class EditorScreen(FramedScreen):
     # Keeping
 
     def action_save(self) -> None:
-        from ...recipes.editing import is_own
-
         if not self.work.is_valid:
             said = "\n".join(f"  {each.path} {each.fault}".rstrip() for each in self.work.edited.problems)
             self.post_message(
@@ -354,6 +352,12 @@ class EditorScreen(FramedScreen):
         if not self.work.is_changed:
             self.app.notify("Nothing is changed.", markup=False)
             return
+        self.keep()
+
+    def keep(self) -> None:
+        """Ask for a name and a note, and keep the recipe in the registry."""
+        from ...recipes.editing import is_own
+
         own, short = is_own(self.entry), self.entry.name.rpartition("/")[2]
         name = self.named.get("name", short if own else f"my-{short}")
         said = (
@@ -387,7 +391,7 @@ class EditorScreen(FramedScreen):
         self.told.post_message(
             RecipesChanged(f"{said} d tells what differs, enter starts the wizard with it.", made.name)
         )
-        self.app.call_from_thread(self._end)
+        self.app.call_from_thread(self.end)
 
     def action_leave(self) -> None:
         """Leave the line as it was before one went into it; from the list, leave the editor."""
@@ -400,13 +404,14 @@ class EditorScreen(FramedScreen):
             said = f"The changes of {one_line(self.entry.name, 60)} are not saved."
             self.app.push_screen(ConfirmDialog("Leave all the same?", said, "Leave"), self._end_if)
         else:
-            self._end()
+            self.end()
 
     def _end_if(self, agreed: bool | None) -> None:
         if agreed:
-            self._end()
+            self.end()
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Leave the editor, whatever was changed."""
         self.app.post_message(Unsaved(self, ""))
         if self.is_current:
             self.app.pop_screen()

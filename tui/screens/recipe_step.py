@@ -15,6 +15,7 @@ from textual.widgets import Input, Static
 from ...foundation.text import clean, one_line
 from ..background import background, deliver
 from ..draft import Draft
+from ..messages import RecipeEdited
 from ..widgets.field import Field
 from ..widgets.pane import ScrollPane
 from .step import Step, StepChanged
@@ -83,10 +84,36 @@ class RecipeStep(Step):
     def _take(self, message: RecipeProposed) -> None:
         if message.key != self._key:
             return
-        recipe = message.proposal.recipe
-        self.draft.recipe, self.draft.entry = recipe, message.proposal.entry
-        self._key = self._asked()
+        self.draft.entry = message.proposal.entry
         self._reasons = message.proposal.reasons
+        self._show(message.proposal.recipe)
+
+    def edit(self) -> None:
+        """Open the editor on the recipe as it is now."""
+        from ..proposal import as_entry
+        from .wizard_editor import WizardEditorScreen
+
+        recipe, entry = self.draft.recipe, self.draft.entry
+        if recipe is None:
+            return
+        if entry is None or entry.recipe != recipe:
+            entry = as_entry(entry.name if entry else "this recipe", recipe)
+        self.app.push_screen(WizardEditorScreen(entry, self))
+
+    @on(RecipeEdited)
+    def _take_edited(self, message: RecipeEdited) -> None:
+        """Go on with what was edited, its model and data too."""
+        recipe, before = message.recipe, self.draft.recipe
+        if before is None or (recipe.base, recipe.data) != (before.base, before.data):
+            self.draft.report = None
+        self.draft.model, self.draft.source = recipe.base.model, recipe.data.source
+        self.draft.method, self.draft.plan = recipe.method.kind, None
+        self._show(recipe)
+
+    def _show(self, recipe: Recipe) -> None:
+        """Take `recipe` for what follows from the steps before, and show it."""
+        self.draft.recipe = recipe
+        self._key = self._asked()
         self._problems.clear()
         from ..recipe_fields import raw_value
 
@@ -154,6 +181,9 @@ class RecipeStep(Step):
                 (f"{each.path}  ", "$muted"), one_line(each.before, 60), " → ", (one_line(each.after, 60), "bold"), "\n"
             )
         return text + ("\n" if found else "Nothing yet: it would be the same run again.\n\n")
+
+    def invitation(self) -> str:
+        return "Press enter to go on, or e to change any value." if self.draft.recipe is not None else ""
 
     def answer(self) -> str:
         recipe = self.draft.recipe

@@ -160,6 +160,12 @@ class TuneScreen(FramedScreen):
         if isinstance(step, LaunchStep):
             step.choose_terms()
 
+    def action_edit_recipe(self) -> None:
+        """Change any value of the recipe, where it is shown."""
+        step = self.steps[self.present]
+        if isinstance(step, RecipeStep):
+            step.edit()
+
     def action_fetch(self) -> None:
         """Fetch from the Hub what is not here, where a step knows what that is."""
         step = self.steps[self.present]
