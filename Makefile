@@ -8,6 +8,8 @@ STAMPS := .make
 # Tests train small models in one thread each, and wait for children: three workers keep two cores busy.
 WORKERS ?= 3
 export TOKENIZERS_PARALLELISM = false
+# Thousands of processes start in the tests: without bytecode each of them would compile every module anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 HAS_GPU := $(shell nvidia-smi -L 2>/dev/null | grep -c '^GPU')
 EXTRA   := $(if $(filter-out 0,$(HAS_GPU)),[gpu],)
@@ -38,11 +40,11 @@ endif
 
 $(STAMPS)/installed: $(STAMPS)/torch pyproject.toml constraints.txt
 	@echo "Installing Tunewright$(EXTRA) and what it needs; this takes a minute or two"
-	@env -u PYTHONDONTWRITEBYTECODE $(PIP) install -q -c constraints.txt -e '.$(EXTRA)'
+	@$(PIP) install -q -c constraints.txt -e '.$(EXTRA)'
 	@touch $@
 
 $(STAMPS)/installed-dev: $(STAMPS)/installed
-	@env -u PYTHONDONTWRITEBYTECODE $(PIP) install -q -c constraints.txt -e '.$(if $(EXTRA),[gpu$(comma)dev],[dev])'
+	@$(PIP) install -q -c constraints.txt -e '.$(if $(EXTRA),[gpu$(comma)dev],[dev])'
 	@touch $@
 comma := ,
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -23,16 +24,30 @@ if "TUNEWRIGHT_QUEUE" not in os.environ:  # runs of these tests wait for nobody 
     os.environ["TUNEWRIGHT_QUEUE"] = tempfile.mkdtemp(prefix="tunewright-queue-")
     atexit.register(shutil.rmtree, os.environ["TUNEWRIGHT_QUEUE"], ignore_errors=True)
 
+gc.disable()  # until all is collected: what the tests import stays, and looking for waste in it takes a quarter of that time
+
 LONG = (
-    "cli/test_demo.py",
     "engine/runs/test_life.py",
+    "cli/test_demo.py",
+    "engine/training/test_several_processes.py",
+    "engine/test_probe.py",
+    "cli/test_probe.py",
+    "engine/training/test_batching.py",
+    "engine/test_anatomy.py",
+    "engine/runs/test_mistreated.py",
     "tui/test_snapshots.py",
     "tui/test_workbench.py",
     "tui/test_data_step.py",
-    "engine/test_probe.py",
-    "engine/training/test_several_processes.py",
-    "cli/test_probe.py",
     "engine/training/test_objectives.py",
+    "engine/training/test_evaluation.py",
+    "engine/runs/test_extend.py",
+    "engine/runs/test_ladder.py",
+    "engine/test_speed.py",
+    "engine/test_shapes.py",
+    "engine/training/test_methods.py",
+    "engine/training/test_telemetry.py",
+    "benchmarks/test_first_screen.py",
+    "benchmarks/test_long_runs.py",
     "tui/test_wizard.py",
 )
 """The modules that take longest, the longest first: what begins last is to be short, or workers wait for one of them."""
@@ -41,6 +56,11 @@ LONG = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {Path(__file__).parent / name: place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: places.get(item.path, len(LONG)))
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture

@@ -7,7 +7,9 @@ import dataclasses
 import importlib.util
 import itertools
 import json
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -336,6 +338,35 @@ def test_a_stopped_run_goes_on_with_both_rates(trainings: Any) -> None:
     again = trainings.train(whole.run, checkpoint=checkpoint)
     assert again.losses[-2:] == whole.losses[-2:]
     assert (again.run.adapter / "adapter_model.safetensors").read_bytes() == weights
+
+
+@pytest.mark.parametrize("method", ["full", "qlora"])
+def test_a_stopped_run_goes_on_as_the_same_run(trainings: Any, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked to stop while it trains, as its supervisor asks: it saves at that step, and comes to the same last digit."""
+    from transformers import Trainer
+    from tunewright.engine.runs import outcome
+
+    changes = ["training.steps=4"] + (["method.dropout=0.1"] if method == "qlora" else [])
+    whole = trainings.train(trainings.new(method, changes, evaluate_every_steps=2))
+    halves = trainings.new(method, changes, evaluate_every_steps=2)
+    take, taken = Trainer.training_step, list[int]()
+
+    def asked(self: Any, *arguments: Any, **options: Any) -> Any:
+        taken.append(self.state.global_step)
+        if taken[-1] == 1 and taken.count(1) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return take(self, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "training_step", asked)
+        stopped = trainings.train(halves)
+    assert stopped.outcome == outcome.STOPPED and [step for step, *_ in stopped.losses] == [1, 2]
+    again = trainings.train(halves, checkpoint=halves.checkpoints / "step-000002")
+    assert again.losses == whole.losses
+    (one,), (other,) = (
+        [*run.adapter.glob("*.safetensors"), *run.model.glob("*.safetensors")] for run in (whole.run, again.run)
+    )
+    assert one.read_bytes() == other.read_bytes()
 
 
 # Modules that are trained whole in 32 bits, in a model of 16
