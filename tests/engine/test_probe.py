@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ from tunewright.engine.measuring import COPY_SHARE, measure, read_card_rates, un
 from tunewright.engine.plan import Plan
 from tunewright.engine.planner import plan_recipe
 from tunewright.engine.probe import STEPS, Figures, Finding, lay_out, longest_rows, probe_recipe
+from tunewright.engine.runs.directory import RunDirectory
 from tunewright.engine.runs.events import EventLog, Gpu
 from tunewright.engine.search import look_around
 from tunewright.engine.work import Work
@@ -63,6 +65,27 @@ def starter(*changes: str, method: str = "lora") -> Recipe:
 def calibrated(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spare the tests the measurement of the processor, which is tested elsewhere."""
     monkeypatch.setattr("tunewright.engine.probe.unmeasured", lambda machine: None)
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Probe in this process: the child's own code, without the seconds that its imports take."""
+
+    def wait(directory: RunDirectory, *others: Any) -> int:
+        from tunewright.engine.training.probe import probe
+        from tunewright.engine.training.trainer import guard
+
+        log = EventLog(directory.events_file)
+        try:
+            return guard(directory, log, lambda: probe(directory, log))
+        finally:
+            log.close()
+
+    taken = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    monkeypatch.setattr("tunewright.engine.probe._wait", wait)
+    yield
+    for number, handler in taken.items():
+        signal.signal(number, handler)
 
 
 def left(home: Path) -> list[str]:
@@ -98,6 +121,7 @@ def test_a_probe_corrects_the_next_plan_and_leaves_nothing_else(home: Path, monk
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize(("method", "packing"), [("lora", "true"), ("qlora", "false")])
 def test_other_plans_are_probed_as_they_would_run(method: str, packing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     calibrated(monkeypatch)
@@ -107,6 +131,7 @@ def test_other_plans_are_probed_as_they_would_run(method: str, packing: str, mon
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("here")
 def test_few_rows_make_a_short_step_of_full_tuning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calibrated(monkeypatch)
     data = tmp_path / "rows.jsonl"
