@@ -1,6 +1,6 @@
 """Kills runs at random moments, resumes them, and holds what comes out against the same run undisturbed.
 
-`python benchmarks/torture.py [--kills 500] [--methods full,lora,qlora] [--workers 2] [--seed 1] [--out torture.json]`; `make torture`
+`python benchmarks/torture.py [--kills 500] [--methods full,lora,qlora] [--workers 2] [--seed 1] [--out torture.json [--add]]`; `make torture`
 With `--gpus 0,1 --backends unsloth,transformers` the runs train on these cards, so many kills with each backend.
 
 A kill is SIGKILL to the trainer, to the supervisor or to both, whatever they are doing: importing, loading, stepping,
@@ -31,12 +31,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+from losses import losses
+
 STEPS, CHECKPOINT_EVERY, EVALUATE_EVERY = 24, 2, 3
 AIMS = ("any moment", "loading", "training", "evaluating", "saving")
 """Where a kill is aimed: saving takes milliseconds, and importing most of the time, which any moment would mostly hit."""
 AIMED_SECONDS = 0.06
 """A kill comes within so much of the phase that it is aimed at."""
 TARGETS = ("trainer", "supervisor", "both")
+TOLD = (
+    "method",
+    "backend",
+    "kills",
+    "resumed_after",
+    "first_other_step",
+    "other_losses",
+    "other_weights",
+    "largest_difference",
+)
+"""What is told of a run that came out otherwise."""
 LONGEST_SECONDS = 300.0
 """A run that has not ended or gone by then hangs."""
 
@@ -52,7 +65,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--backends", default="transformers", help="with --gpus: what trains, separated by commas")
     parser.add_argument("--seconds", type=float, default=math.inf, help="after this nothing more is killed")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--add", action="store_true", help="add what is found to the figures that --out has")
     options = parser.parse_args(arguments)
+    if options.add and not options.out:
+        parser.error("--add adds to the file that --out names")
     began = time.monotonic()
     methods: list[str] = options.methods.split(",")
     backends: list[str] = options.backends.split(",")
@@ -83,15 +99,9 @@ def main(arguments: list[str]) -> int:
         "unreadable_runs": sum(each["unreadable"] for each in found),
         "other_losses": sum(each["other_losses"] for each in found),
         "other_weights": sum(each["other_weights"] for each in found),
-        "runs_with_other_losses": [
-            {
-                name: each[name]
-                for name in ("method", "backend", "resumed_after", "first_other_step", "largest_difference")
-            }
-            for each in found
-            if each["other_losses"]
+        "runs_that_differ": [
+            {name: each[name] for name in TOLD} for each in found if each["other_losses"] or each["other_weights"]
         ],
-        "largest_difference_of_losses": max((each["largest_difference"] for each in found), default=0.0),
         "proofs_of_continuity": sum(each["proofs"] for each in found),
         "broken_proofs": sum(each["broken_proofs"] for each in found),
         "damaged_files": len(damaged),
@@ -100,11 +110,23 @@ def main(arguments: list[str]) -> int:
         ],
         "seconds": round(time.monotonic() - began),
     }
+    if options.add:
+        report = add_up(json.loads(options.out.read_text(encoding="utf-8")), report)
     print(json.dumps(report, indent=2))
     if options.out:
         options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     bad = ("lost_checkpoints", "unreadable_runs", "other_losses", "other_weights", "broken_proofs", "damages_not_found")
     return 1 if any(report[name] for name in bad) else 0
+
+
+def add_up(one: Any, other: Any) -> Any:
+    """Return two reports as one: numbers are added, lists joined, tables added key by key."""
+    if isinstance(one, dict):
+        return {
+            key: add_up(one[key], other[key]) if key in one and key in other else (one | other)[key]
+            for key in one | other
+        }
+    return one + other
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -338,13 +360,6 @@ def trainer_alive(run: Any) -> bool:
     """Tell whether the trainer is still on its way out after its supervisor was killed."""
     processes = run.processes()
     return processes is not None and processes.trainer is not None and processes.trainer.alive
-
-
-def losses(run: Any) -> list[tuple[int, str, str]]:
-    """Return every step's loss and gradient norm by `repr`."""
-    from tunewright.engine.runs.supervise import read_history
-
-    return [(each.step, repr(each.loss), repr(each.grad_norm)) for each in read_history(run).steps]
 
 
 def largest_difference(some: list[tuple[int, str, str]], others: list[tuple[int, str, str]]) -> float:

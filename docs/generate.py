@@ -413,7 +413,7 @@ def mistreated() -> str:
         f"by `repr`, {torture['other_weights']} with other weights |",
         f"| the same of runs on cards ({_most(on_cards['by_backend'])}) | {on_cards['kills']:,} "
         f"| {on_cards['lost_checkpoints']} checkpoints, {on_cards['unreadable_runs']} runs; of {on_cards['runs']} runs "
-        f"{on_cards['other_losses']} with another loss, by {percent_text(on_cards['largest_difference_of_losses'])} at most |",
+        f"{on_cards['other_losses']} with another loss, {on_cards['other_weights']} with other weights |",
         f"| a file of a checkpoint flipped in one bit, cut short or removed | {torture['damaged_files']:,} "
         f"| {len(torture['damages_not_found'])} not found before loading |",
         f"| a disk that fills at one page after the other, under each writer | {failures:,} | {disks['torn']} torn states |",

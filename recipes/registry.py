@@ -165,9 +165,16 @@ class Registry:
                     f"Choose another name, or change that one: `tunewright recipes edit {one_line(name, 80)}`.",
                 )
             _put(tables, namespace, name, origin, text, recipe, note, accepted)
-            relation: Relation = origin if origin in ("fork", "import") else "derived"
+            own = {
+                row["revision"]
+                for row in tables.query(
+                    "SELECT e.revision FROM editions AS e JOIN recipes AS r ON r.id = e.recipe WHERE r.namespace = ? AND r.slug = ?",
+                    [namespace, name],
+                )
+            }
             for parent in parents:
                 if parent != recipe.hash():
+                    relation: Relation = origin if origin in ("fork", "import") and parent not in own else "derived"
                     row = {"child": recipe.hash(), "parent": parent, "kind": relation}
                     tables.table("parents").insert(row, pk=("child", "parent"), ignore=True)
         return self.get(f"{namespace}/{name}")

@@ -24,7 +24,7 @@ from .events import EventLog, Measured, Notice
 from .lineage import Lineage, write_lineage
 from .lost import note_loss, tell_of_loss
 from .pinned import commits_of, pin
-from .queue import to_front
+from .queue import shared_folder, to_front
 from .terms import Terms, read_terms, write_terms
 from .unit import OWN_UNITS
 
@@ -47,6 +47,7 @@ def launch(
     it was made from.
     """
     require_here(recipe)
+    require_queue(terms)
     run = create_run(recipe, plan, name)
     parent = RunDirectory(run.path.with_name(lineage.parent)) if lineage else None
     pin(run, recipe, commits_of(parent) if parent else None)
@@ -64,6 +65,12 @@ def launch(
         log.close()
     start(run)
     return run
+
+
+def require_queue(terms: Terms | None) -> None:
+    """Raise TunewrightError where a run is to wait, and there is no folder to keep its place in."""
+    if terms is not None and terms.waits:
+        shared_folder()
 
 
 def start(run: RunDirectory) -> None:
@@ -174,6 +181,7 @@ def start_again(run: RunDirectory, terms: Terms | None = None, tell_loss: bool =
     The supervisor reads the checkpoint through once more: it may begin hours later, when the run's turn has come, and what
     is told here has to be a step whose bytes are whole. It also hands over what is told of the run's loss.
     """
+    require_queue(terms)
     checkpoint, _ = newest_good(run.checkpoints)
     if tell_loss:
         note_loss(run, f"It goes on by itself, from {f'step {checkpoint.step:,}' if checkpoint else 'its start'}.")

@@ -283,6 +283,14 @@ def test_a_new_text_is_a_new_edition(opened: Registry) -> None:
     assert opened.get("mine").toml == text
 
 
+def test_an_edition_comes_from_the_one_before_and_the_first_from_what_it_was_forked_from(opened: Registry) -> None:
+    parent = opened.get("starter-lora")
+    first = opened.add(parent.toml.replace("rank = 16", "rank = 8"), "mine", origin="fork", parents=[parent.hash])
+    second = opened.add(parent.toml.replace("rank = 16", "rank = 4"), "mine", origin="fork", parents=[first.hash])
+    assert opened.parents(first.hash) == [(parent.hash, "fork")]
+    assert opened.parents(second.hash) == [(first.hash, "derived")]
+
+
 def test_two_names_may_mean_the_same(opened: Registry) -> None:
     original = opened.get("starter-lora")
     copy = opened.add(original.toml, "mine", origin="fork", parents=[original.hash])

@@ -325,6 +325,15 @@ def test_a_folder_of_strangers_is_refused_and_the_machines_own_is_found(
         assert queue.shared_folder() == home
 
 
+def test_a_run_that_could_not_wait_is_not_made(
+    prepared: tuple[Recipe, Plan], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNEWRIGHT_QUEUE", str(home / "missing"))
+    with pytest.raises(TunewrightError, match="No folder for the queue"):
+        launch(*prepared, "mine", terms=QUICK)
+    assert list_runs() == []
+
+
 def test_a_queued_run_begins_when_its_turn_comes(
     hold: Callable[..., subprocess.Popen[str]], prepared: tuple[Recipe, Plan], begun: list[RunDirectory]
 ) -> None:
