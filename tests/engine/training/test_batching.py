@@ -225,7 +225,8 @@ def test_micro_batches_do_not_change_the_result(tmp_path: Path, rows: Any, metho
     """The reference is one micro-batch a step, as it was drawn: its loss is the mean over the step's learned tokens."""
     expected, weights = train(tmp_path / "reference", method, PLAN, "drawn", rows)
     assert len(expected) == STEPS
-    ways: list[tuple[Batching, How, int]] = [("padded", "sorted", micro_batch) for micro_batch in (1, 2, 4, 8)]
+    sizes = (1, 2, 4, 8) if method == "full" else (2,)
+    ways: list[tuple[Batching, How, int]] = [("padded", "sorted", micro_batch) for micro_batch in sizes]
     ways.append(("padding-free", "balanced", 4))
     for batching, how, micro_batch in ways:
         plan = replace(PLAN, micro_batch=micro_batch, accumulation=GLOBAL_BATCH // micro_batch, batching=batching)
